@@ -1,0 +1,90 @@
+"""StreamState: all that one stream remembers."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from everview.memory.layer_memory import LayerMemory
+
+CameraCache = Literal["per_round", "shared"]
+
+
+@dataclass(kw_only=True, slots=True)
+class TrackedGroup:
+    """Points that were asked for in the same frame, and the feature map of that frame."""
+
+    queries: Float[Tensor, "b t 2"]
+    """Pixel (x, y) in the query frame."""
+    query_map: Float[Tensor, "b c h w"]
+    """Feature map of the query frame."""
+    recent: list[Float[Tensor, "b t 2"]] = field(default_factory=list)
+    """Estimates in the frames of `StreamState.recent_maps`, as many as have been made since."""
+
+
+@dataclass(kw_only=True, slots=True)
+class StreamState:
+    """The past of one stream. Owned by the stream; the network holds weights only.
+
+    So one network serves many streams, and a stream can be stopped, saved and resumed.
+    """
+
+    layers: list[LayerMemory]
+    """One memory per pair of aggregator blocks."""
+    camera: list[list[LayerMemory]]
+    """Refinement rounds x trunk blocks; with a shared cache every round is the same list."""
+    camera_cache: CameraCache
+    """Whether refinement rounds remember apart, as in training, or share (published inference)."""
+    batch: int
+    """Streams side by side."""
+    num_frames: int = 0
+    """Frames seen so far; the next frame gets this index."""
+    image_size: tuple[int, int] | None = None
+    """(height, width) of the latest frame."""
+    tokens: dict[int, Float[Tensor, "b 1 p c"]] = field(default_factory=dict)
+    """Kept layers of the latest frame, from which its track features can still be made."""
+    recent_maps: list[Float[Tensor, "b c h w"]] = field(default_factory=list)
+    """Track features of the latest frames, oldest first; a bounded number."""
+    groups: list[TrackedGroup] = field(default_factory=list)
+    """Tracked points by query frame, in the order in which they were asked for."""
+
+    @classmethod
+    def empty(
+        cls, *, depth: int, rounds: int, trunk_depth: int, camera_cache: CameraCache, batch: int
+    ) -> "StreamState":
+        """The state before the first frame of a network with these numbers of layers."""
+        first = [LayerMemory() for _ in range(trunk_depth)]
+        shared = camera_cache == "shared"
+        others = [
+            first if shared else [LayerMemory() for _ in range(trunk_depth)]
+            for _ in range(rounds - 1)
+        ]
+        return cls(
+            layers=[LayerMemory() for _ in range(depth)],
+            camera=[first, *others],
+            camera_cache=camera_cache,
+            batch=batch,
+        )
+
+    def memories(self) -> dict[str, LayerMemory]:
+        """Every memory once, by a name that is stable on disk."""
+        named = {f"layers.{i}": memory for i, memory in enumerate(self.layers)}
+        rounds = self.camera[:1] if self.camera_cache == "shared" else self.camera
+        for r, blocks in enumerate(rounds):
+            named |= {f"camera.{r}.{i}": memory for i, memory in enumerate(blocks)}
+        return named
+
+    def num_tokens(self) -> int:
+        """Tokens held per aggregator layer."""
+        return self.layers[0].num_tokens
+
+    def cache_bytes(self) -> int:
+        """Bytes of the aggregator's keys and values: 2 * layers * tokens * width * bytes each."""
+        return sum(memory.used_bytes for memory in self.layers)
+
+    def reserved_bytes(self) -> int:
+        """Bytes of everything held, unused room included."""
+        maps = [*self.recent_maps, *(g.query_map for g in self.groups), *self.tokens.values()]
+        memories = sum(memory.reserved_bytes for memory in self.memories().values())
+        return memories + sum(tensor.nbytes for tensor in maps)

@@ -1,0 +1,193 @@
+"""Stream: one video going through a causal network, frame by frame."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from everview.errors import ConfigError
+from everview.geometry.prediction import Prediction
+from everview.memory.policies import MemoryPolicy
+from everview.memory.snapshots import read_state, write_state
+from everview.memory.state import StreamState
+from everview.model.tracking import follow, remember_map, start_group
+
+if TYPE_CHECKING:
+    from everview.model.network import Network
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamReport:
+    """How a stream stands."""
+
+    frames: int
+    """Frames seen."""
+    tokens: int
+    """Tokens held per aggregator layer."""
+    cache_bytes: int
+    """Keys and values of the aggregator: 2 * layers * tokens * width * bytes per value."""
+    state_bytes: int
+    """Everything reserved for this stream, unused room included."""
+    policy: str
+    """What is forgotten."""
+    evictions: int
+    """Tokens forgotten so far, per aggregator layer."""
+
+
+class Stream:
+    """Frames in, one `Prediction` each; all that is remembered is here, not in the network.
+
+    Made by `Network.stream` or `Network.resume`. Many streams may share a network, in any order of
+    steps. A step that raises changes nothing. Leaving the `with` block frees the memory.
+    """
+
+    def __init__(self, network: "Network", state: StreamState, policy: MemoryPolicy):
+        self._network = network
+        self._state: StreamState | None = state
+        self._policy = policy
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free what is remembered; further steps raise ConfigError."""
+        self._state = None
+
+    @property
+    def num_frames(self) -> int:
+        """Frames seen so far."""
+        return self._open().num_frames
+
+    def step(self, image: Any) -> Prediction:  # noqa: ANN401  -- a Frame or a tensor
+        """Predict the next frame, s = 1.
+
+        Args:
+            image: a `Frame` made for this network, 3 H W, or b 3 H W; RGB in [0, 1].
+
+        Raises:
+            ConfigError: if shape, dtype or batch do not fit; the stream is then unchanged.
+        """
+        pixel_map = None if isinstance(image, Tensor) else image.pixel_map
+        pixels: Tensor = image if isinstance(image, Tensor) else image.image
+        pixels = pixels[None] if pixels.ndim == 3 else pixels
+        return self._advance(pixels[:, None], pixel_map)
+
+    def prefill(self, images: Float[Tensor, "b s 3 H W"]) -> Prediction:
+        """Predict several next frames at once: the same result as one step after the other.
+
+        Raises:
+            ConfigError: as `step`.
+        """
+        state = self._open()
+        if images.ndim == 5 and (state.camera_cache == "shared" or state.groups):
+            # Sharing makes rounds depend on the order of frames; tracks are a matter of frames too.
+            return _joined([self._advance(images[:, i : i + 1]) for i in range(images.shape[1])])
+        return self._advance(images)
+
+    @torch.no_grad()
+    def track(self, points: Tensor) -> None:
+        """Follow points from the latest frame on, beside all points asked for earlier.
+
+        Args:
+            points: b t 2 or t 2, pixels (x, y) of the latest frame.
+
+        Raises:
+            ConfigError: if no frame was seen, the shape is wrong, the network has no track head, or
+                points were asked for in too many different frames.
+        """
+        state = self._open()
+        if state.num_frames == 0:
+            raise ConfigError("track() needs a frame: call step() first, then give its pixels")
+        start_group(self._network, state, self._network.check_points(points, state.batch))
+
+    def report(self) -> StreamReport:
+        """Frames, tokens and bytes held, policy, evictions."""
+        state = self._open()
+        return StreamReport(
+            frames=state.num_frames,
+            tokens=state.num_tokens(),
+            cache_bytes=state.cache_bytes(),
+            state_bytes=state.reserved_bytes(),
+            policy=self._policy.text,
+            evictions=0,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write everything needed to go on later, atomically; `Network.resume` reads it."""
+        config = self._network.config.to_dict()
+        write_state(self._open(), Path(path), policy=self._policy.text, config=config)
+
+    @torch.no_grad()
+    def _advance(self, images: Tensor, pixel_map: Any = None) -> Prediction:  # noqa: ANN401
+        """Run the network on b s new frames and remember them, or change nothing."""
+        state = self._open()
+        images = self._network.check_images(images)
+        if len(images) != state.batch:
+            raise ConfigError(
+                f"this stream has batch {state.batch}, got a batch of {len(images)}: "
+                f"start it with model.stream(batch={len(images)})"
+            )
+        memories = state.memories().values()
+        held = [memory.num_tokens for memory in memories]
+        try:
+            return self._predict(state, images, pixel_map)
+        except BaseException:
+            for memory, num_tokens in zip(memories, held, strict=True):
+                memory.truncate(num_tokens)
+            raise
+
+    def _predict(self, state: StreamState, images: Tensor, pixel_map: Any) -> Prediction:  # noqa: ANN401
+        network = self._network
+        size = (images.shape[3], images.shape[4])
+        tokens = network.aggregator(images, first_frame=state.num_frames, memories=state.layers)
+        last = tokens[network.config.aggregator.depth - 1]
+        poses = network.camera_head(last[:, :, 0], memories=state.camera)
+        dense = network.dense(tokens, size)
+        latest = {layer: t[:, -1:] for layer, t in tokens.items()}
+        tracks = {}
+        if state.groups:
+            features = network.track_features(latest, size)[:, 0]
+            tracks = follow(network, state, features)
+            remember_map(state, features, tracks["tracks"])
+        state.tokens, state.image_size = latest, size
+        state.num_frames += images.shape[1]
+        return Prediction(
+            pose_encoding=poses[-1],
+            pose_encoding_iterations=poses,
+            network_size=size,
+            pixel_map=pixel_map,
+            **dense,
+            **tracks,
+        )
+
+    def _open(self) -> StreamState:
+        if self._state is None:
+            raise ConfigError("this stream is closed: start a new one with model.stream()")
+        return self._state
+
+
+def resume(network: "Network", path: Path) -> Stream:
+    """See `Network.resume`."""
+    state, policy = read_state(path, config=network.config.to_dict(), device=network.device)
+    return Stream(network, state, policy)
+
+
+def _joined(predictions: list[Prediction]) -> Prediction:
+    """Predictions of consecutive frames as one."""
+    first = predictions[0]
+    values = {
+        "pose_encoding_iterations": torch.cat(
+            [torch.as_tensor(p.pose_encoding_iterations) for p in predictions], dim=2
+        )
+    }
+    for name in ("pose_encoding", "depth", "depth_confidence", "points", "points_confidence",
+                 "tracks", "visibility", "track_confidence"):  # fmt: skip
+        if getattr(first, name) is not None:
+            values[name] = torch.cat([getattr(p, name) for p in predictions], dim=1)
+    return Prediction(network_size=first.network_size, **values)

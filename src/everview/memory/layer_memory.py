@@ -22,14 +22,16 @@ class LayerMemory:
         """Add tokens behind those already held."""
         end = self.num_tokens + keys.shape[2]
         self._reserve(keys, end)
-        assert self._keys is not None and self._values is not None, "reserved just above"
+        assert self._keys is not None, "reserved just above"
+        assert self._values is not None, "reserved just above"
         self._keys[:, :, self.num_tokens : end] = keys
         self._values[:, :, self.num_tokens : end] = values
         self.num_tokens = end
 
     def read(self) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b h n d"]]:
         """Views of all keys and values held; valid until the next `append`."""
-        assert self._keys is not None and self._values is not None, "append comes before read"
+        assert self._keys is not None, "append comes before read"
+        assert self._values is not None, "append comes before read"
         return self._keys[:, :, : self.num_tokens], self._values[:, :, : self.num_tokens]
 
     def truncate(self, num_tokens: int) -> None:

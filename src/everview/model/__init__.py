@@ -1,0 +1,1 @@
+"""Everything with parameters: VGGT and StreamVGGT, and the stream through the causal one."""

@@ -23,7 +23,7 @@ class Aggregator(nn.Module):
     Source: VGGT (arXiv 2503.11651) Sec. 3.2; the causal form is StreamVGGT Sec. 3.2.
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config) -> None:
         super().__init__()
         agg = config.aggregator
         self.patch_size = config.patch_size

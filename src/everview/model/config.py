@@ -146,10 +146,6 @@ class TrackHeadConfig:
     """Whether there is a confidence beside the visibility."""
 
 
-def _part(kind: type) -> Any:  # noqa: ANN401  -- a dataclass field of any of the configs above
-    return field(default_factory=kind)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """A whole network. `attention` tells VGGT ("global") from StreamVGGT ("causal").
@@ -164,14 +160,14 @@ class Config:
     """Which frames a token sees in global blocks and camera head: all, or its own and earlier."""
     patch_size: int = 14
     """Side of a patch in pixels."""
-    patch_embed: PatchEncoderConfig = _part(PatchEncoderConfig)
-    aggregator: AggregatorConfig = _part(AggregatorConfig)
-    camera_head: CameraHeadConfig = _part(CameraHeadConfig)
-    depth_head: DenseHeadConfig | None = _part(DenseHeadConfig)
+    patch_embed: PatchEncoderConfig = field(default_factory=PatchEncoderConfig)
+    aggregator: AggregatorConfig = field(default_factory=AggregatorConfig)
+    camera_head: CameraHeadConfig = field(default_factory=CameraHeadConfig)
+    depth_head: DenseHeadConfig | None = field(default_factory=DenseHeadConfig)
     point_head: DenseHeadConfig | None = field(
         default_factory=lambda: DenseHeadConfig(output_dim=4, activation="inv_log")
     )
-    track_head: TrackHeadConfig | None = _part(TrackHeadConfig)
+    track_head: TrackHeadConfig | None = field(default_factory=TrackHeadConfig)
 
     def __post_init__(self) -> None:
         """Build nested parts from mappings and refuse what cannot work."""

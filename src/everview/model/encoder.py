@@ -12,7 +12,7 @@ from everview.model.layers.block import Block
 class PatchProjection(nn.Module):
     """Non-overlapping patches to tokens."""
 
-    def __init__(self, patch_size: int, dim: int):
+    def __init__(self, patch_size: int, dim: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(3, dim, kernel_size=patch_size, stride=patch_size)
 
@@ -27,7 +27,7 @@ class PatchEncoder(nn.Module):
     Source: DINOv2 (arXiv 2304.07193) ViT with registers (arXiv 2309.16588).
     """
 
-    def __init__(self, config: PatchEncoderConfig, patch_size: int):
+    def __init__(self, config: PatchEncoderConfig, patch_size: int) -> None:
         super().__init__()
         dim = config.embed_dim
         self.base_grid = config.img_size // patch_size

@@ -56,7 +56,7 @@ class Network(nn.Module):
     Source: VGGT (arXiv 2503.11651); causal form StreamVGGT (arXiv 2507.11539).
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         causal = config.attention == "causal"

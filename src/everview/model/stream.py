@@ -44,7 +44,7 @@ class Stream:
     steps. A step that raises changes nothing. Leaving the `with` block frees the memory.
     """
 
-    def __init__(self, network: "Network", state: StreamState, policy: MemoryPolicy):
+    def __init__(self, network: "Network", state: StreamState, policy: MemoryPolicy) -> None:
         self._network = network
         self._state: StreamState | None = state
         self._policy = policy

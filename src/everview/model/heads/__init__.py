@@ -1,0 +1,1 @@
+"""Tokens to geometry: cameras, dense maps, tracks."""

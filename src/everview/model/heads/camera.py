@@ -23,7 +23,7 @@ class CameraHead(nn.Module):
     Source: VGGT Sec. 3.3, camera predictions; adaptive LayerNorm as in DiT (arXiv 2212.09748).
     """
 
-    def __init__(self, config: CameraHeadConfig, *, is_causal: bool):
+    def __init__(self, config: CameraHeadConfig, *, is_causal: bool) -> None:
         super().__init__()
         dim = config.dim_in
         self.is_causal = is_causal

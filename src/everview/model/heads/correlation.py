@@ -19,7 +19,7 @@ class CorrelationPyramid:
         radius: half side of the window, in cells of the level.
     """
 
-    def __init__(self, maps: Float[Tensor, "b s c h w"], num_levels: int, radius: int):
+    def __init__(self, maps: Float[Tensor, "b s c h w"], num_levels: int, radius: int) -> None:
         self.radius = radius
         self.batch, self.frames, self.channels = maps.shape[:3]
         level = maps.flatten(0, 1)  # (b s) c h w

@@ -20,7 +20,7 @@ class ResidualUnit(nn.Module):
     overwrote its input.
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
@@ -34,7 +34,7 @@ class ResidualUnit(nn.Module):
 class Fusion(nn.Module):
     """Adds a finer level to the coarser ones, then upsamples."""
 
-    def __init__(self, channels: int, *, coarsest: bool):
+    def __init__(self, channels: int, *, coarsest: bool) -> None:
         super().__init__()
         self.out_conv = nn.Conv2d(channels, channels, 1)
         if not coarsest:
@@ -56,7 +56,7 @@ class DptFeatures(nn.Module):
     Source: DPT (arXiv 2103.13413) Sec. 3.1; VGGT Sec. 3.3, dense predictions.
     """
 
-    def __init__(self, config: DenseHeadConfig | TrackHeadConfig, patch_size: int):
+    def __init__(self, config: DenseHeadConfig | TrackHeadConfig, patch_size: int) -> None:
         super().__init__()
         features, channels = config.features, config.out_channels
         self.layers = config.intermediate_layer_idx
@@ -132,7 +132,7 @@ class DptFeatures(nn.Module):
 class DenseHead(DptFeatures):
     """A map of values with a confidence: depth, or points in the first camera's frame."""
 
-    def __init__(self, config: DenseHeadConfig, patch_size: int):
+    def __init__(self, config: DenseHeadConfig, patch_size: int) -> None:
         super().__init__(config, patch_size)
         self.activation = config.activation
         self.scratch.output_conv2 = nn.Sequential(
@@ -147,11 +147,11 @@ class DenseHead(DptFeatures):
         """Values and their confidence (>= 1) for every pixel."""
         logits = self.scratch.output_conv2(self(tokens, image_size))
         values, confidence = logits[:, :-1].permute(0, 2, 3, 1), logits[:, -1]
-        if self.activation == "exp":
-            values = values.exp()
-        else:
-            values = values.sign() * values.abs().expm1()
-        return values, 1 + confidence.exp()
+        return _activate(values, self.activation), 1 + confidence.exp()
+
+
+def _activate(z: Tensor, kind: str) -> Tensor:
+    return z.exp() if kind == "exp" else z.sign() * z.abs().expm1()
 
 
 def uv_embedding(

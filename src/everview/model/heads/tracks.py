@@ -18,7 +18,7 @@ Tracks = tuple[Tensor, Tensor, Tensor]
 class TrackHead(nn.Module):
     """Feature maps and the tracker on them."""
 
-    def __init__(self, config: TrackHeadConfig, patch_size: int):
+    def __init__(self, config: TrackHeadConfig, patch_size: int) -> None:
         super().__init__()
         self.feature_extractor = DptFeatures(config, patch_size)
         self.tracker = Tracker(config)
@@ -32,7 +32,7 @@ class Tracker(nn.Module):
     Source: CoTracker2 (arXiv 2307.07635) Sec. 3; VGGT Sec. 3.3, tracking.
     """
 
-    def __init__(self, config: TrackHeadConfig):
+    def __init__(self, config: TrackHeadConfig) -> None:
         super().__init__()
         latent = config.features
         self.config = config
@@ -107,7 +107,8 @@ class Tracker(nn.Module):
         tokens = torch.cat([first, other.expand(-1, num_frames - 1, -1)], dim=1)  # 1 s width
         return position[:, None] + tokens[:, :, None]
 
-    def check_size(self, maps: Tensor) -> None:
+    def check_size(self, maps: Float[Tensor, "*batch c h w"]) -> None:
+        """Refuse maps too small for the pyramid, with a ConfigError that says which size fits."""
         needed = 2 ** (self.config.corr_levels - 1)
         if min(maps.shape[-2:]) < needed:
             pixels, stride = needed * self.config.stride, self.config.stride

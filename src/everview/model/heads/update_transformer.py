@@ -12,7 +12,7 @@ from everview.model.layers.block import Mlp
 class PackedAttention(nn.Module):
     """Multi-head attention with the parameter names of `torch.nn.MultiheadAttention`."""
 
-    def __init__(self, dim: int, num_heads: int):
+    def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
@@ -35,7 +35,7 @@ class PackedAttention(nn.Module):
 class SelfBlock(nn.Module):
     """Self-attention and MLP; the residual starts from the normalised input, as was trained."""
 
-    def __init__(self, config: TrackHeadConfig):
+    def __init__(self, config: TrackHeadConfig) -> None:
         super().__init__()
         dim = config.hidden_size
         self.norm1 = nn.LayerNorm(dim)
@@ -53,7 +53,7 @@ class SelfBlock(nn.Module):
 class CrossBlock(nn.Module):
     """Attention to a context and MLP; the residual starts from the normalised input."""
 
-    def __init__(self, config: TrackHeadConfig):
+    def __init__(self, config: TrackHeadConfig) -> None:
         super().__init__()
         dim = config.hidden_size
         self.norm1 = nn.LayerNorm(dim)
@@ -77,7 +77,7 @@ class UpdateTransformer(nn.Module):
     Source: CoTracker2 (arXiv 2307.07635) Sec. 3.2, with virtual tracks.
     """
 
-    def __init__(self, config: TrackHeadConfig, *, dim_in: int, dim_out: int):
+    def __init__(self, config: TrackHeadConfig, *, dim_in: int, dim_out: int) -> None:
         super().__init__()
         dim, depth = config.hidden_size, config.depth
         # Misspelt in every published checkpoint, so misspelt here.

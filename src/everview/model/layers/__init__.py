@@ -1,0 +1,1 @@
+"""Parts of the transformer: block, attention, rotary embedding."""

@@ -15,7 +15,9 @@ class Attention(nn.Module):
     Projections run in the dtype of their weights; norms and rotation in at least float32.
     """
 
-    def __init__(self, dim: int, num_heads: int, *, qk_norm: bool = False, eps: float = 1e-5):
+    def __init__(
+        self, dim: int, num_heads: int, *, qk_norm: bool = False, eps: float = 1e-5
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.qkv = nn.Linear(dim, 3 * dim)
@@ -96,7 +98,7 @@ def _token_causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class Mlp(nn.Module):
     """Linear, exact GELU, linear; runs in the dtype of its weights."""
 
-    def __init__(self, dim: int, hidden: int, out: int | None = None):
+    def __init__(self, dim: int, hidden: int, out: int | None = None) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, dim if out is None else out)
@@ -109,12 +111,12 @@ class Mlp(nn.Module):
 class LayerScale(nn.Module):
     """A learned factor per channel on a residual branch."""
 
-    def __init__(self, dim: int, init: float):
+    def __init__(self, dim: int, init: float) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.full((dim,), init))
 
     def add(self, x: Float[Tensor, "*s"], branch: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-        """x + gamma * branch, in the dtype of x."""
+        """The sum x + gamma * branch, in the dtype of x."""
         return torch.addcmul(x, self.gamma, branch.to(x.dtype))
 
 
@@ -127,7 +129,7 @@ class Block(nn.Module):
     def __init__(
         self, dim: int, num_heads: int, *, mlp_ratio: float, eps: float, scale: float,
         qk_norm: bool = False,
-    ):  # fmt: skip
+    ) -> None:  # fmt: skip
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = Attention(dim, num_heads, qk_norm=qk_norm, eps=eps)

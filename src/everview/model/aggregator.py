@@ -40,7 +40,9 @@ class Aggregator(nn.Module):
         self.frame_blocks = _blocks(config)
         self.global_blocks = _blocks(config)
         for name, values in (("image_mean", IMAGE_MEAN), ("image_deviation", IMAGE_DEVIATION)):
-            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+            # On the CPU even if the parameters are made on the meta device: no file holds these.
+            constant = torch.tensor(values, device="cpu").view(1, 3, 1, 1)
+            self.register_buffer(name, constant, persistent=False)
 
     def forward(
         self,

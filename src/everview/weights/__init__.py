@@ -1,0 +1,1 @@
+"""Weights: names, files and licences of parameters that somebody trained."""

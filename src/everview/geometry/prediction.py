@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 import torch
@@ -103,15 +103,15 @@ class Prediction:
             )
         return self._mapped_to_original(self.pixel_map)
 
-    def numpy(self) -> Self:
+    def numpy(self) -> "Prediction":
         """The same record with NumPy arrays instead of tensors (bfloat16 becomes float32)."""
         return self._map_tensors(_to_numpy)
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "Prediction":
         """The same record on another device."""
         return self._map_tensors(lambda value: torch.as_tensor(value).to(device))
 
-    def frame(self, index: int) -> Self:
+    def frame(self, index: int) -> "Prediction":
         """The record of one frame, s = 1."""
         stop = None if index == -1 else index + 1
         changes = {
@@ -136,7 +136,7 @@ class Prediction:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: v for name, v in values.items() if isinstance(v, Tensor | np.ndarray)}
 
-    def _map_tensors(self, function: object) -> Self:
+    def _map_tensors(self, function: object) -> "Prediction":
         changes = {name: function(value) for name, value in self._arrays().items()}  # type: ignore[operator]
         return dataclasses.replace(self, **changes)
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from everview.errors import ConfigError
 
@@ -171,14 +171,12 @@ class Config:
 
     def __post_init__(self) -> None:
         """Build nested parts from mappings and refuse what cannot work."""
-        for name, kind in PARTS.items():
-            value = getattr(self, name)
-            if isinstance(value, Mapping):
-                object.__setattr__(self, name, _read(kind, value, name))
+        for name, part in _with_parts({name: getattr(self, name) for name in PARTS}).items():
+            object.__setattr__(self, name, part)
         _check(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, Any]) -> "Config":
         """Read the content of a `config.json`.
 
         Raises:
@@ -195,7 +193,7 @@ class Config:
         if "attention" not in values and model in ("vggt", "streamvggt"):
             values["attention"] = "global" if model == "vggt" else "causal"
         kept = {key: value for key, value in values.items() if key not in NOT_ARCHITECTURE}
-        return _read(cls, kept, "config")
+        return _read(cls, _with_parts(kept), "config")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a `config.json`; `from_dict` reads them back."""
@@ -217,6 +215,14 @@ PARTS: dict[str, type] = {
     "point_head": DenseHeadConfig,
     "track_head": TrackHeadConfig,
 }
+
+
+def _with_parts(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings become the dataclasses that they describe."""
+    return {
+        name: _read(PARTS[name], value, name) if isinstance(value, Mapping) else value
+        for name, value in values.items()
+    }
 
 
 def _read(kind: type, values: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401

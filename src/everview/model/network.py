@@ -154,7 +154,7 @@ class Network(nn.Module):
 
     def track_features(
         self, tokens: Mapping[int, Float[Tensor, "b s p c"]], size: tuple[int, int]
-    ) -> Float[Tensor, "b s c h w"]:
+    ) -> Float[Tensor, "b s f h w"]:
         """Feature maps of the tracker, for every frame of `tokens`."""
         b = next(iter(tokens.values())).shape[0]
         extractor = self.require_track_head().feature_extractor

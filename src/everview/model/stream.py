@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -49,7 +49,7 @@ class Stream:
         self._state: StreamState | None = state
         self._policy = policy
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Stream":
         return self
 
     def __exit__(self, *_: object) -> None:

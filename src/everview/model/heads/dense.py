@@ -84,7 +84,7 @@ class DptFeatures(nn.Module):
 
     def forward(
         self, tokens: Mapping[int, Float[Tensor, "n p c"]], image_size: tuple[int, int]
-    ) -> Float[Tensor, "n c height width"]:
+    ) -> Float[Tensor, "n f height width"]:
         """Feature map at the image size divided by `down_ratio`."""
         levels = self.levels(tokens, image_size)
         x = self.scratch.output_conv1(self.fuse(levels))
@@ -94,7 +94,7 @@ class DptFeatures(nn.Module):
 
     def levels(
         self, tokens: Mapping[int, Float[Tensor, "n p c"]], image_size: tuple[int, int]
-    ) -> list[Float[Tensor, "n c h w"]]:
+    ) -> list[Float[Tensor, "n _ _ _"]]:
         """The four levels, fine to coarse, each with its own number of channels."""
         grid = (image_size[0] // self.patch_size, image_size[1] // self.patch_size)
         num_patches = grid[0] * grid[1]
@@ -107,7 +107,7 @@ class DptFeatures(nn.Module):
             levels.append(resize(self._add_position(x, image_size)))
         return levels
 
-    def fuse(self, levels: list[Float[Tensor, "n c h w"]]) -> Float[Tensor, "n f height width"]:
+    def fuse(self, levels: list[Float[Tensor, "n _ _ _"]]) -> Float[Tensor, "n f height width"]:
         """From coarse to fine, ending at twice the size of the finest level."""
         narrow = [getattr(self.scratch, f"layer{k}_rn")(x) for k, x in enumerate(levels, start=1)]
         y: Tensor | None = None
@@ -143,7 +143,7 @@ class DenseHead(DptFeatures):
 
     def predict(
         self, tokens: Mapping[int, Float[Tensor, "n p c"]], image_size: tuple[int, int]
-    ) -> tuple[Float[Tensor, "n H W c"], Float[Tensor, "n H W"]]:
+    ) -> tuple[Float[Tensor, "n H W _"], Float[Tensor, "n H W"]]:
         """Values and their confidence (>= 1) for every pixel."""
         logits = self.scratch.output_conv2(self(tokens, image_size))
         values, confidence = logits[:, :-1].permute(0, 2, 3, 1), logits[:, -1]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -162,7 +162,7 @@ class Network(nn.Module):
         return torch.cat(maps).unflatten(0, (b, -1))
 
     def stream(
-        self, memory: str = "auto", *, batch: int = 1, camera_cache: CameraCache = "per_round"
+        self, memory: str = "auto", *, batch: int = 1, camera_cache: str = "per_round"
     ) -> Stream:
         """Start a stream: frames one by one, each seeing the past.
 
@@ -189,7 +189,7 @@ class Network(nn.Module):
             depth=self.config.aggregator.depth,
             rounds=camera.num_iterations,
             trunk_depth=camera.trunk_depth,
-            camera_cache=camera_cache,
+            camera_cache=cast(CameraCache, camera_cache),
             batch=batch,
         )
         return Stream(self, state, parse(memory))

@@ -89,13 +89,16 @@ def open_safetensors(path: Path) -> SafetensorsFile:
 
 def _read_header(file: BinaryIO, path: Path, size: int) -> tuple[dict[str, Any], int]:
     """The header as a dictionary, and the byte at which values begin."""
+    looks = what_it_looks_like(path)
+    if looks:
+        raise WeightsError(f"{path} is no safetensors file{looks}")
     if size < 8:
         raise WeightsError(f"{path} has {size} bytes; a safetensors file has at least 8")
     length = int.from_bytes(file.read(8), "little")
     if length > MAX_HEADER_BYTES:
         raise WeightsError(
             f"{path} is no safetensors file: bytes 0 to 7 give a header of {length:,} bytes, at "
-            f"most {MAX_HEADER_BYTES:,} are allowed{what_it_looks_like(path)}"
+            f"most {MAX_HEADER_BYTES:,} are allowed"
         )
     if 8 + length > size:
         raise WeightsError(
@@ -117,7 +120,7 @@ def what_it_looks_like(path: Path) -> str:
     """A hint for files that only carry the wrong ending."""
     with path.open("rb") as file:
         begin = file.read(40)
-    if begin.startswith(b"PK"):
+    if begin.startswith(b"PK\x03\x04"):
         return "; it looks like a PyTorch file: rename it to end in .pt"
     if begin.startswith(b"version https://git-lfs"):
         return "; it is a git-lfs pointer: run `git lfs pull`, or download the file itself"

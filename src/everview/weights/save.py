@@ -53,6 +53,7 @@ def save(
     content = {**network.config.to_dict(), "info": dict(info or {})}
     new_config = folder / f".{CONFIG_NAME}.tmp"
     new_config.write_text(json.dumps(content, indent=1) + "\n")
+    new_weights.chmod(new_config.stat().st_mode)  # save_file leaves it to its owner alone
     new_config.replace(folder / CONFIG_NAME)
     new_weights.replace(folder / WEIGHTS_NAME)
     return folder

@@ -1,6 +1,7 @@
 """PyTorch files (.pt, .pth): names and shapes first, values later; code in them is never run."""
 
 import pickle
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -67,28 +68,23 @@ def _load(path: Path, *, device: str = "cpu", mmap: bool = False) -> Any:  # noq
     try:
         return torch.load(path, map_location=device, weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
-        if "Unsupported global" not in str(error) and "weights_only" not in str(error):
-            raise _unreadable(path, error) from error
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        if foreign is None:
+            raise _unreadable(path, "its content is no pickle of tensors") from error
         raise WeightsError(
-            f"{path} holds Python objects beside tensors, and loading those would run code: "
-            f"{_first_line(error)}. Save plain parameters instead: "
-            "torch.save(model.state_dict(), path)"
+            f"{path} holds an object of {foreign[1]} beside tensors, and loading it would run code. "
+            "Save plain parameters instead: torch.save(model.state_dict(), path)"
         ) from error
     except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
-        raise _unreadable(path, error) from error
+        reason = str(error).splitlines() or [type(error).__name__]
+        raise _unreadable(path, reason[0]) from error
 
 
-def _unreadable(path: Path, error: Exception) -> WeightsError:
+def _unreadable(path: Path, reason: str) -> WeightsError:
     return WeightsError(
-        f"{path} ({path.stat().st_size:,} bytes) cannot be read as a PyTorch file: "
-        f"{_first_line(error)}{what_it_looks_like(path)}. Fetch or copy the file again"
+        f"{path} ({path.stat().st_size:,} bytes) cannot be read as a PyTorch file: {reason}"
+        f"{what_it_looks_like(path)}. Fetch or copy the file again"
     )
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    culprit = next((line for line in lines if "Unsupported global" in line), None)
-    return culprit or (lines[0] if lines else type(error).__name__)
 
 
 def _parameters(checkpoint: Any, path: Path) -> Mapping[str, Tensor]:  # noqa: ANN401

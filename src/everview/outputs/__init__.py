@@ -1,0 +1,1 @@
+"""The way out: recordings on disk, point clouds, trajectories, previews."""

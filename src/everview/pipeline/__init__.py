@@ -1,0 +1,1 @@
+"""Puts the rooms to work: frames through a network, one by one or all at once."""

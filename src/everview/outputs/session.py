@@ -1,0 +1,297 @@
+"""A whole run: source in, recording out, stopped and continued as often as need be."""
+
+import errno
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+import torch
+
+from everview.errors import ConfigError, EverviewError, NotEnoughMemoryError
+from everview.frames.reader import FrameReader, read
+from everview.outputs.entries import read_entries
+from everview.outputs.manifest import check_same_run, new_manifest, read_manifest
+from everview.outputs.preview import write_preview
+from everview.outputs.recorder import LINES, Recorder
+from everview.outputs.recording import Recording
+from everview.outputs.writer import BackgroundWriter
+from everview.pipeline.config import RunConfig
+from everview.pipeline.results import FrameResult, Observer
+from everview.pipeline.run import MemoryGuard, Recorded, batch_results, pass_on, stream_results
+from everview.weights.hashes import weights_hash
+
+STATE = "state.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How a run ended."""
+
+    status: Literal["finished", "stopped"]
+    """`stopped`: by the user; everything that was finished is saved."""
+    num_finished: int
+    """Frames with a prediction, earlier runs included."""
+    num_skipped: int
+    """Frames that could not be used."""
+    problems: tuple[str, ...] = ()
+    """What is wrong with the source, one sentence each; also among the flags of recording.json."""
+
+
+def record(
+    network: Any,  # noqa: ANN401  -- a Network, or a fake one in tests
+    source: str,
+    folder: Path,
+    config: RunConfig,
+    *,
+    observer: Observer,
+    resume: bool = False,
+) -> Outcome:
+    """Read a source, run the network over it and write a recording as it goes.
+
+    Args:
+        network: loaded and on its device.
+        source: see `everview.read`.
+        folder: new or empty, or with `resume` an earlier recording of the same.
+        resume: go on after the last finished frame, from the saved state if there is one, else by
+            running the frames again without writing them.
+
+    Raises:
+        ConfigError: if the folder is taken, or holds a recording of something else.
+        InputError: if the source cannot be used, or has changed since.
+        NotEnoughMemoryError: if the past outgrows memory or its limit; what was finished is saved.
+    """
+    is_new = check_folder(folder, resume=resume)
+    if network.config.attention != "causal" and not config.batch:
+        raise ConfigError(
+            "this network (global attention) sees all frames at once: add --batch, or take a "
+            "causal one such as mini"
+        )
+    with _open_source(source, network, config) as reader:
+        manifest = _describe(network, reader, source, config)
+        run = _Run(network, reader, folder, config, observer)
+        if is_new:
+            return run.go(manifest)
+        earlier = read_manifest(folder)
+        check_same_run(earlier, manifest, folder)
+        return _complete(folder, observer) if earlier["status"] == "finished" else run.go(None)
+
+
+def check_folder(folder: Path, *, resume: bool) -> bool:
+    """Whether a recording can begin (True) or go on (False) in this folder.
+
+    Raises:
+        ConfigError: if it holds anything and shall not be, or cannot be, continued.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; name a new folder with -o")
+    if not folder.exists() or not any(folder.iterdir()):
+        return True
+    is_recording = (folder / "recording.json").exists()
+    if not resume:
+        advice = "add --resume to go on with it, or " if is_recording else ""
+        raise ConfigError(f"{folder} is not empty; {advice}name a new folder with -o")
+    if not is_recording:
+        raise ConfigError(f"{folder} holds no recording to --resume; name a new folder with -o")
+    return False
+
+
+class _Run:
+    """The parts of one run, put together."""
+
+    def __init__(
+        self,
+        network: Any,  # noqa: ANN401
+        reader: FrameReader,
+        folder: Path,
+        config: RunConfig,
+        observer: Observer,
+    ) -> None:
+        self._network, self._reader, self._config = network, reader, config
+        self._folder, self._observer = folder, observer
+        self._stream: Any = None
+
+    def go(self, manifest: dict[str, Any] | None) -> Outcome:
+        """Run to the end, or until stopped; a new recording is begun with `manifest`."""
+        self._observer.begin(self._reader.num_frames_hint)
+        recorder = None if manifest is not None else self._resume()
+        num_frames = None if recorder is not None else self._reader.num_frames_hint
+        guard = MemoryGuard(self._config.memory_limit, num_frames)
+        results = self._results(0 if recorder is None else recorder.num_rows)
+        if manifest is not None:
+            # the first frame shows whether source, network and memory go together, before anything
+            # is written
+            first = next(results)
+            guard.check(first)
+            recorder = Recorder.create(self._folder, manifest)
+            results = itertools.chain([first], results)
+        assert recorder is not None, "either new or resumed"
+        try:
+            with _finishing(recorder, self._reader), _memory_errors():
+                self._record(results, recorder, guard)
+        except KeyboardInterrupt:
+            return self._end(recorder, "stopped")
+        except EverviewError:
+            self._end(recorder, "stopped")
+            raise
+        return self._end(recorder, "finished")
+
+    def _resume(self) -> Recorder:
+        self._observer.phase("reading what was recorded")
+        return Recorder.resume(self._folder)
+
+    def _results(self, num_rows: int) -> Iterator[FrameResult]:
+        if self._config.batch:
+            return batch_results(self._network, self._reader)
+        self._stream, num_seen = self._start_stream(num_rows)
+        return stream_results(self._stream, self._reader, num_seen=num_seen)
+
+    def _start_stream(self, num_rows: int) -> tuple[Any, int]:
+        """The saved state, unless it is ahead of what was recorded; else a new stream."""
+        if num_rows and (self._folder / STATE).exists():
+            stream = self._network.resume(self._folder / STATE)
+            if stream.num_frames <= num_rows:
+                return stream, stream.num_frames
+        return self._network.stream(self._config.memory), 0
+
+    def _record(
+        self, results: Iterator[FrameResult], recorder: Recorder, guard: MemoryGuard
+    ) -> None:
+        recorded = _recorded(self._folder, recorder.num_entries)
+        num_rows, every = recorder.num_rows, self._config.checkpoint_every
+        with BackgroundWriter(recorder) as writer:
+            for result in pass_on(results, writer, self._observer, recorded=recorded):
+                guard.check(result)
+                num_new = 0 if self._stream is None else self._stream.num_frames - num_rows
+                if every and num_new > 0 and result.prediction is not None and not num_new % every:
+                    writer.flush()  # a state must never be ahead of what is recorded
+                    self._stream.save(self._folder / STATE)
+
+    def _end(self, recorder: Recorder, status: Literal["finished", "stopped"]) -> Outcome:
+        if self._config.checkpoint_every and self._stream.num_frames == recorder.num_rows:
+            self._observer.phase("saving the state")
+            self._stream.save(self._folder / STATE)
+        _preview(self._folder, self._observer)
+        counts = recorder.manifest["counts"]
+        return Outcome(
+            status=status,
+            num_finished=counts["finished"],
+            num_skipped=counts["skipped"],
+            problems=tuple(self._reader.problems),
+        )
+
+
+def _open_source(source: str, network: Any, config: RunConfig) -> FrameReader:  # noqa: ANN401
+    return read(
+        source,
+        model=network,
+        size=config.size,
+        every=config.every,
+        start=config.start,
+        end=config.end,
+        stream=config.stream,
+        fps=config.fps,
+    )
+
+
+def _describe(
+    network: Any,  # noqa: ANN401
+    reader: FrameReader,
+    source: str,
+    config: RunConfig,
+) -> dict[str, Any]:
+    is_file = reader.kind in ("video", "images")
+    info = {} if network.info is None else asdict(network.info)
+    precision = info.get("precision", str(network.dtype).removeprefix("torch."))
+    return new_manifest(
+        source={
+            "kind": reader.kind,
+            "path": str(Path(source).expanduser().resolve()) if is_file else reader.source,
+        },
+        model={
+            **{name: list(v) if isinstance(v, tuple) else v for name, v in info.items()},
+            "fingerprint": weights_hash(network),
+            "config": network.config.to_dict(),
+        },
+        settings={
+            **config.numbers(),
+            "size": config.size or network.input_size,
+            "device": network.device.type,
+            "precision": precision,
+        },
+    )
+
+
+def _recorded(folder: Path, count: int) -> Iterator[Recorded]:
+    """The first `count` lines of frames.jsonl, which is growing meanwhile."""
+    for entry, _ in itertools.islice(read_entries(folder / LINES), count):
+        yield Recorded(entry.index, entry.row is None)
+
+
+def _complete(folder: Path, observer: Observer) -> Outcome:
+    """An earlier run has done everything, but perhaps was killed before the preview."""
+    if not (folder / "preview.mp4").exists():
+        _preview(folder, observer)
+    manifest = read_manifest(folder)
+    return Outcome(
+        status="finished",
+        num_finished=manifest["counts"]["finished"],
+        num_skipped=manifest["counts"]["skipped"],
+        problems=tuple(manifest["flags"]),
+    )
+
+
+def _preview(folder: Path, observer: Observer) -> None:
+    """A preview that cannot be made is no reason to fail: it can be made again."""
+    observer.phase("preview")
+    try:
+        write_preview(Recording.open(folder))
+    except (av.FFmpegError, OSError) as error:
+        observer.phase(f"no preview: {error}")
+
+
+@contextmanager
+def _finishing(recorder: Recorder, reader: FrameReader) -> Iterator[None]:
+    """Close the recording, whatever ends the run."""
+    status, reason = "failed", None
+    try:
+        yield
+        status = "finished"
+    except KeyboardInterrupt:
+        status, reason = "stopped", "by the user"
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        recorder.manifest["flags"] = list(reader.problems)
+        recorder.close(status, reason)
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Give the many ways of running out of memory or disk one name."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise NotEnoughMemoryError(_TOO_LITTLE.format("GPU memory")) from error
+    except (MemoryError, RuntimeError) as error:
+        is_ours = isinstance(error, EverviewError)
+        if is_ours or not (isinstance(error, MemoryError) or "can't allocate memory" in str(error)):
+            raise
+        raise NotEnoughMemoryError(_TOO_LITTLE.format("memory")) from error
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise NotEnoughMemoryError(
+            "the disk is full; all finished frames are saved. Make room and go on with --resume"
+        ) from error
+
+
+_TOO_LITTLE = (
+    "there is not enough {}; all finished frames are saved. Take fewer or smaller frames "
+    "(--every, --end, --size), or --precision bfloat16"
+)

@@ -1,0 +1,50 @@
+"""Settings of one run of a network over a source."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from everview.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """What is read, how it goes through the network, and when it stops."""
+
+    memory: str = "auto"
+    """Memory policy of the stream, see `everview.memory.policies`."""
+    memory_limit: int | None = None
+    """Bytes that the stream's past may take; None: as much as there is."""
+    every: int = 1
+    """Take each n-th frame."""
+    fps: float | None = None
+    """At most so many frames per second of the source."""
+    start: float | None = None
+    """Seconds after the first frame, or an image's index."""
+    end: float | None = None
+    """Like `start`; the frame at `end` is left out."""
+    size: int | None = None
+    """Width of the network's input in pixels; None: what the network was made for."""
+    stream: int = 0
+    """Which video stream of the source."""
+    batch: bool = False
+    """All frames at once instead of one by one."""
+    checkpoint_every: int | None = None
+    """Save the stream's state after each so many frames."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot work together."""
+        for name in ("memory_limit", "checkpoint_every"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"{name.replace('_', '-')} must be > 0, got {value}")
+            if value is not None and self.batch:
+                raise ConfigError(
+                    f"{name.replace('_', '-')} concerns a stream; with batch there is none: "
+                    "leave one of them out"
+                )
+
+    def numbers(self) -> dict[str, Any]:
+        """What changes the results; two runs that agree in it may continue each other."""
+        values = asdict(self)
+        del values["memory_limit"], values["checkpoint_every"]
+        return values

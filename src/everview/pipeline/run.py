@@ -1,0 +1,171 @@
+"""Frames through a network and on to a sink, one by one or all at once."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from everview.errors import ConfigError, InputError, NotEnoughMemoryError
+from everview.frames.frame import Frame
+from everview.pipeline.results import FrameResult, Observer, Sink
+
+
+@runtime_checkable
+class FrameStream(Protocol):
+    """A network's stream, as far as the pipeline needs it."""
+
+    def step(self, image: Any) -> Any:  # noqa: ANN401  -- Frame in, Prediction out
+        """Predict the next frame."""
+        ...
+
+    def report(self) -> Any:  # noqa: ANN401
+        """How the stream stands; has `state_bytes`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A frame that an earlier run has dealt with."""
+
+    index: int
+    """Number in the source."""
+    was_skipped: bool
+    """Whether the network did not see it."""
+
+
+def stream_results(
+    stream: FrameStream, frames: Iterable[Frame], *, num_seen: int = 0
+) -> Iterator[FrameResult]:
+    """Give the usable frames to a stream, one by one; the others come out as skipped.
+
+    Args:
+        num_seen: this many usable frames are already part of the stream's past: they are only
+            passed on, without a prediction.
+    """
+    num_usable = 0
+    for frame in frames:
+        num_usable += frame.usable
+        if not frame.usable or num_usable <= num_seen:
+            yield FrameResult(frame=frame, prediction=None)
+            continue
+        started = time.perf_counter()
+        prediction = stream.step(frame).numpy()  # on the host: waits for a GPU to be done
+        yield FrameResult(
+            frame=frame,
+            prediction=prediction,
+            latency=time.perf_counter() - started,
+            memory=stream.report().state_bytes,
+        )
+
+
+def batch_results(
+    network: Callable[[list[Frame]], Any], frames: Iterable[Frame]
+) -> Iterator[FrameResult]:
+    """Give all usable frames to a network at once; memory grows with their number.
+
+    The latency of each is its share of the whole.
+
+    Raises:
+        ConfigError: if no frame is usable.
+    """
+    everything = list(frames)
+    usable = [frame for frame in everything if frame.usable]
+    if not usable:
+        reasons = sorted({flag for frame in everything for flag in frame.flags})
+        raise ConfigError(f"none of {len(everything)} frames is usable: {'; '.join(reasons[:3])}")
+    started = time.perf_counter()
+    predictions = network(usable).numpy()
+    latency = (time.perf_counter() - started) / len(usable)
+    num_usable = 0
+    for frame in everything:
+        prediction = predictions.frame(num_usable) if frame.usable else None
+        num_usable += frame.usable
+        yield FrameResult(frame=frame, prediction=prediction, latency=latency)
+
+
+def pass_on(
+    results: Iterable[FrameResult],
+    sink: Sink,
+    observer: Observer,
+    *,
+    recorded: Iterable[Recorded] = (),
+) -> Iterator[FrameResult]:
+    """Write each result to the sink, then yield it; those of an earlier run are not written again.
+
+    Args:
+        recorded: what the earlier run has dealt with, in order; empty for a new run.
+
+    Raises:
+        InputError: if the source is not what it was in the earlier run.
+    """
+    earlier = iter(recorded)
+    for result in results:
+        known = next(earlier, None)
+        if known is None:
+            sink.write(result)
+        elif known != Recorded(result.frame.index, not result.frame.usable):
+            raise InputError(
+                f"the source has changed since the recording began: where it had frame "
+                f"{known.index}{' (skipped)' * known.was_skipped}, there is now frame "
+                f"{result.frame.index}{' (skipped)' * (not result.frame.usable)}; record anew"
+            )
+        observer.frame(result, is_new=known is None)
+        yield result
+    if (missing := next(earlier, None)) is not None:
+        raise InputError(
+            f"the source has changed since the recording began: it now ends before frame "
+            f"{missing.index}; record anew"
+        )
+
+
+class MemoryGuard:
+    """Watches the bytes of a stream's past, before they are needed where possible."""
+
+    def __init__(self, limit: int | None, num_frames: int | None) -> None:
+        """Set up.
+
+        Args:
+            limit: bytes; None watches nothing.
+            num_frames: about how many frames will come; None if unknown.
+        """
+        self._limit = limit
+        self._num_frames = num_frames
+        self._is_first = True
+
+    def check(self, result: FrameResult) -> None:
+        """Look at the past after one more frame.
+
+        Raises:
+            NotEnoughMemoryError: after the first frame, if the whole source would not fit; later,
+                if the limit is passed.
+        """
+        if self._limit is None or result.prediction is None:
+            return
+        is_first, self._is_first = self._is_first, False
+        if is_first and self._num_frames is not None:
+            self._check_forecast(result.memory, self._limit, self._num_frames)
+        if result.memory > self._limit:
+            raise NotEnoughMemoryError(
+                f"the stream's past takes {megabytes(result.memory)} after frame "
+                f"{result.frame.index}, the limit is {megabytes(self._limit)}; all frames so far "
+                "are saved. Raise --memory-limit and go on with --resume, or take fewer or "
+                "smaller frames (--every, --end, --size)"
+            )
+
+    def _check_forecast(self, first: int, limit: int, num_frames: int) -> None:
+        """Storage doubles when it is full, so it holds a power of two of frames."""
+        needed = first * 2 ** max(0, num_frames - 1).bit_length()
+        if needed > limit:
+            fitting = 2 ** (max(1, limit // first).bit_length() - 1) if limit >= first else 0
+            raise NotEnoughMemoryError(
+                f"{num_frames} frames need {megabytes(needed)} for the stream's past, the limit "
+                f"is {megabytes(limit)}: that is enough for {fitting} frames of this size. Take "
+                "fewer or smaller frames (--every, --end, --size) or raise --memory-limit"
+            )
+
+
+def megabytes(num_bytes: int) -> str:
+    """For messages: decimal megabytes with one digit, gigabytes from a thousand on."""
+    if num_bytes >= 10**9:
+        return f"{num_bytes / 1e9:.1f} GB"
+    return f"{num_bytes / 1e6:.1f} MB"

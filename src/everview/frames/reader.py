@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -77,7 +77,7 @@ class FrameReader:
     def __next__(self) -> Frame:
         return next(self._frames)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "FrameReader":
         return self
 
     def __exit__(

@@ -1,11 +1,12 @@
 """Video files, cameras and streams over the network, decoded with PyAV (FFmpeg)."""
 
+import http
+import http.client
 import math
 import platform
 import re
 import shutil
 import tempfile
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,12 @@ from everview.frames.source import Kind, RawFrame
 
 TIMEOUT_SECONDS = 10.0
 """How long a network source may stay silent, both when opened and between packets."""
+
+TEXT_CODECS = ("ansi", "bintext", "xbin", "idf")
+"""FFmpeg's drawings of text files, and of binary files that look like old text screens."""
+
+ASSUMED_RATE = 30.0
+"""Frames per second of a source that tells neither times nor a rate."""
 
 COLOUR_QUALITY = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 """Chroma at full resolution and unbiased: FFmpeg's fast path darkens by one grey level."""
@@ -47,7 +54,6 @@ class Video:
         self._file = file
         self._stream = _choose_stream(container, stream, name, self.problems)
         self._reformatter = VideoReformatter()
-        self._selection_ended = False
         self._is_live = kind == "camera" or (kind == "url" and container.duration is None)
         rate = self._stream.average_rate
         self.frames_per_second: float | None = float(rate) if rate else None
@@ -88,7 +94,7 @@ class Video:
                 except av.InvalidDataError as error:
                     if not self._is_live:  # a live stream recovers with its next key frame
                         raise
-                    self._note_once(f"a damaged packet was skipped ({type(error).__name__})")
+                    self._note_once("damaged packets were skipped", type(error).__name__)
                     continue
                 yield from frames
         except av.FFmpegError as error:
@@ -98,15 +104,20 @@ class Video:
             )
 
     def _seconds_of(self, frame: av.VideoFrame, last: float) -> float:
-        """Time stamp of a frame, continued at the average rate where the file has none."""
-        if frame.pts is not None and frame.time_base:
-            seconds = float(frame.pts * frame.time_base)
-            if seconds < last:
-                self._note_once(f"time runs backwards at frame {self.num_seen}")
+        """Time stamp of a frame; where it is absent or not after `last`, the average rate goes on.
+
+        Without that, old containers (AVI with frames out of order) would turn time back and forth.
+        """
+        step = 1 / (self.frames_per_second or ASSUMED_RATE)
+        if frame.pts is None or not frame.time_base:
+            self._note_once("frames without a time stamp", f"{1 / step:g} per second assumed")
+            return 0.0 if last == -math.inf else last + step
+        seconds = float(frame.pts * frame.time_base)
+        if seconds > last:
             return seconds
-        step = 1 / (self.frames_per_second or 30.0)
-        self._note_once(f"frames without a time stamp: {1 / step:g} per second assumed")
-        return 0.0 if last == -math.inf else last + step
+        where = f"at frame {self.num_seen}: continued with {1 / step:g} per second"
+        self._note_once("time stamps do not rise", where)
+        return last + step
 
     def _convert(self, frame: av.VideoFrame, index: int, seconds: float) -> RawFrame:
         name = f"{Path(self.name).name if self.kind == 'video' else self.name}#{index}"
@@ -122,17 +133,16 @@ class Video:
         problem = "corrupt: the decoder met errors in it" if frame.is_corrupt else ""
         return RawFrame(upright, index, seconds, name, problem)
 
-    def _note_once(self, problem: str) -> None:
-        kind = problem.split(" at frame ")[0]
-        if not any(known.startswith(kind) for known in self.problems):
-            self.problems.append(problem)
+    def _note_once(self, problem: str, details: str) -> None:
+        if not any(known.startswith(problem) for known in self.problems):
+            self.problems.append(f"{problem} ({details})")
 
     def _note_shortfall(self, seconds: float) -> None:
         """Say so when the file ends well before its header's end, as a cut-off copy does."""
         stopped = any(problem.startswith("decoding stopped") for problem in self.problems)
         if self._seconds is None or self._is_live or stopped or not self.num_seen:
             return
-        shown = seconds + 1 / (self.frames_per_second or 30.0)
+        shown = seconds + 1 / (self.frames_per_second or ASSUMED_RATE)
         expected = self._stream.frames
         too_few = not expected or self.num_seen < 0.98 * expected - 1
         if too_few and shown < 0.95 * self._seconds - 0.1:
@@ -166,22 +176,20 @@ def open_video(path: Path, stream: int = 0) -> Video:
 def open_url(url: str, stream: int = 0) -> Video:
     """Open a stream or file by its address: http, https, rtsp, rtmp, udp, ...
 
-    A file on a server without byte ranges, whose index comes last, is fetched first.
-
     Raises:
         InputError: if the address cannot be reached or holds no video.
         ConfigError: if there is no such stream.
     """
     name = re.sub(r"//[^/@]*@", "//", url)  # no password in recordings and messages
     options = {"rtsp_transport": "tcp"} if url.startswith("rtsp") else {}
+    file = _fetch_unseekable(url) if url.startswith(("http://", "https://")) else None
     try:
-        container = av.open(url, timeout=TIMEOUT_SECONDS, options=options)
-    except (av.HTTPError, av.ConnectionRefusedError, av.ProtocolNotFoundError) as error:
-        raise InputError(f"{name} cannot be opened: {_reason(error)}") from error
+        container = av.open(file or url, timeout=TIMEOUT_SECONDS, options=options)
     except (av.FFmpegError, ValueError) as error:
-        container, file = _open_fetched(url, name, error)
-        return _guarded(container, name=name, kind="url", stream=stream, file=file)
-    return _guarded(container, name=name, kind="url", stream=stream)
+        if file is not None:
+            file.close()
+        raise InputError(f"{name} cannot be opened: {_reason(error)}") from error
+    return _guarded(container, name=name, kind="url", stream=stream, file=file)
 
 
 def open_camera(number: int) -> Video:
@@ -222,9 +230,8 @@ def _guarded(
 def _choose_stream(
     container: av.container.InputContainer, number: int, name: str, problems: list[str]
 ) -> av.VideoStream:
-    cover = av.stream.Disposition.attached_pic  # a song's cover is no video
-    streams = [s for s in container.streams.video if not s.disposition & cover]
-    if not streams or container.format.name == "tty":  # FFmpeg draws text files as video
+    streams = [each for each in container.streams.video if _is_footage(each)]
+    if not streams:
         raise InputError(f"{name} holds no video stream")
     story = "; ".join(f"{i}: {_description(stream)}" for i, stream in enumerate(streams))
     by_container_index = {stream.index: stream for stream in streams}
@@ -240,6 +247,12 @@ def _choose_stream(
     return chosen
 
 
+def _is_footage(stream: av.VideoStream) -> bool:
+    """Whether it is neither the cover of a song nor a text file that FFmpeg would draw."""
+    is_cover = bool(stream.disposition & av.stream.Disposition.attached_pic)
+    return not is_cover and stream.codec_context.name not in TEXT_CODECS
+
+
 def _description(stream: av.VideoStream) -> str:
     size = f"{stream.codec_context.width}x{stream.codec_context.height}"
     return f"{size} {stream.codec_context.name} (number {stream.index} in the file)"
@@ -253,24 +266,27 @@ def _announced_seconds(
     return container.duration / 1e6 if container.duration else None  # microseconds
 
 
-def _open_fetched(
-    url: str, name: str, error: Exception
-) -> tuple[av.container.InputContainer, IO[bytes]]:
-    """Fetch a file of known length into a temporary file and open that."""
-    story = f"{name} cannot be opened: {_reason(error)}"
-    if not url.startswith(("http://", "https://")):
-        raise InputError(story) from error
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - the container reads from it to its end
+def _fetch_unseekable(url: str) -> IO[bytes] | None:
+    """Fetch an MP4 or MOV file whose server knows no byte ranges; None for all else.
+
+    The index of such a file may come last, and then it cannot be played while it is loaded.
+    """
+    request = urllib.request.Request(url, headers={"Range": "bytes=0-"})
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the container reads it to its end
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
-            if answer.headers.get("Content-Length") is None:
-                raise InputError(story) from error
-            shutil.copyfileobj(answer, file)
-        file.seek(0)
-        return av.open(file), file
-    except (av.FFmpegError, urllib.error.URLError, OSError, ValueError) as second:
-        file.close()
-        raise InputError(f"{story}; nor when fetched: {_reason(second)}") from second
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+            has_ranges = answer.status == http.HTTPStatus.PARTIAL_CONTENT
+            if not has_ranges and answer.headers.get("Content-Length") is not None:
+                start = answer.read(12)
+                if start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+                    file.write(start)
+                    shutil.copyfileobj(answer, file)
+                    file.seek(0)
+                    return file
+    except (OSError, ValueError, http.client.HTTPException):
+        pass  # FFmpeg tries again, and tells what is wrong
+    file.close()
+    return None
 
 
 def _camera_device(number: int) -> tuple[str, str]:

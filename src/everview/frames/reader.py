@@ -147,6 +147,8 @@ def _open(source: str | Path | int | Sequence[str | Path], stream: int) -> Sourc
         return open_url(source, stream)
     if not isinstance(source, str | Path):
         return open_list(source)
+    if not str(source):
+        raise InputError("the source is empty; give a file, folder, glob, camera or address")
     path = Path(source).expanduser()
     if path.is_dir():
         return open_folder(path)

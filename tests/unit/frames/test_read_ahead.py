@@ -1,4 +1,6 @@
 import gc
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -114,6 +116,21 @@ def test_a_maker_that_fails_at_once_is_told_to_the_consumer():
 
     with pytest.raises(OSError, match="no camera"):
         next(ReadAhead(fail, capacity=2))
+
+
+def test_the_end_of_the_program_waits_for_the_thread():
+    script = (
+        "import itertools, time\n"
+        "from everview.frames.read_ahead import ReadAhead\n"
+        "def numbers():\n"
+        "    try: yield from itertools.count()\n"
+        "    finally: time.sleep(0.2); print('closed')\n"
+        "items = ReadAhead(numbers, capacity=2)\n"
+        "assert next(items) == 0\n"
+    )
+    command = [sys.executable, "-c", script]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "closed\n", "")
 
 
 def test_many_readers_come_and_go():

@@ -126,6 +126,8 @@ def test_black_images_are_flagged_also_with_white_padding(make_folder):
 def test_absent_sources_are_named(tmp_path):
     with pytest.raises(InputError, match=r"nothing\.mp4 does not exist"):
         read(tmp_path / "nothing.mp4")
+    with pytest.raises(InputError, match="the source is empty"):
+        read("")
     with pytest.raises(InputError, match=r"camera 97 cannot be opened: .*write \./97"):
         read(97)
     with pytest.raises(InputError, match="camera 97 cannot be opened"):

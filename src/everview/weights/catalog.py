@@ -49,10 +49,7 @@ class Checkpoint:
 
 
 _SIZE_1B = 1_256_537_516
-_LAYOUT_VERIFIED = (
-    "names, shapes and parameter count against the list in tests/golden; the file itself was "
-    "never opened here"
-)
+_LAYOUT = "names, shapes and parameter count are tested (tests/golden); "
 
 CATALOG = MappingProxyType(
     {
@@ -78,7 +75,8 @@ CATALOG = MappingProxyType(
                 license_url="https://huggingface.co/facebook/VGGT-1B",
                 commercial="no",
                 trained_on="17 data sets, several of them for research only",
-                verified=f"{_LAYOUT_VERIFIED}; file names, size and licence from its public page",
+                verified=_LAYOUT
+                + "file names and licence are those its authors state, not checked",
             ),
             Checkpoint(
                 source="facebook/VGGT-1B-Commercial",
@@ -90,9 +88,9 @@ CATALOG = MappingProxyType(
                 commercial="conditions",
                 access="asks for an application on its page, then a token (`hf auth login`)",
                 trained_on="see its page; trained apart from VGGT-1B",
-                verified="layout taken to be that of VGGT-1B; that commercial use is allowed and "
-                "military use excluded is from pages of others; file name from memory, the others "
-                "are tried too",
+                verified="not checked: layout taken to be that of VGGT-1B; several file names are "
+                "tried; that commercial use is allowed and military use excluded is what pages "
+                "about it say",
             ),
             Checkpoint(
                 source="lch01/StreamVGGT",
@@ -103,7 +101,7 @@ CATALOG = MappingProxyType(
                 license_url="https://huggingface.co/lch01/StreamVGGT",
                 commercial="no",
                 trained_on="distilled from VGGT-1B; several of its data sets for research only",
-                verified=f"{_LAYOUT_VERIFIED}; that it is non-commercial follows from VGGT-1B",
+                verified=_LAYOUT + "that it is non-commercial follows from VGGT-1B",
             ),
         )
     }

@@ -72,7 +72,7 @@ def _load(path: Path, *, device: str = "cpu", mmap: bool = False) -> Any:  # noq
         if foreign is None:
             raise _unreadable(path, "its content is no pickle of tensors") from error
         raise WeightsError(
-            f"{path} holds an object of {foreign[1]} beside tensors, and loading it would run code. "
+            f"{path} holds an object of {foreign[1]} beside tensors; loading it would run code. "
             "Save plain parameters instead: torch.save(model.state_dict(), path)"
         ) from error
     except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:

@@ -1,6 +1,8 @@
 """Peak memory while loading; the peak of this process is reset and read through Linux's /proc."""
 
+import ctypes
 import dataclasses
+import gc
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,8 @@ def memory(key):
 
 def peak_of(function):
     """Result, and bytes by which the peak exceeded what was held before."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # else memory that was freed before would be used, unseen
     CLEAR_REFS.write_text("5")
     before = memory("VmRSS")
     result = function()
@@ -31,16 +35,16 @@ def peak_of(function):
 
 def write(config, path):
     shapes = {name: value.shape for name, value in empty_network(config).state_dict().items()}
-    values = {name: torch.empty(shape).uniform_(-0.1, 0.1) for name, shape in shapes.items()}
+    values = {name: torch.rand(shape) for name, shape in shapes.items()}
     (torch.save if path.suffix == ".pt" else save_file)(values, path)
     return path
 
 
 @pytest.fixture(scope="module")
 def medium():
-    """A network of 100 MB, most of it in pieces of megabytes."""
+    """A network of 70 MB, most of it in pieces of megabytes."""
     tiny = presets["tiny"]
-    width = 640
+    width = 512
     heads = {
         name: dataclasses.replace(getattr(tiny, name), dim_in=2 * width)
         for name in ("camera_head", "depth_head")
@@ -75,5 +79,6 @@ def test_a_full_size_checkpoint_loads_within_its_size(name, precision, tmp_path)
     network, peak = peak_of(lambda: load(path, device="cpu", precision=precision))
     path.unlink()
     print(f"{name} {precision}: peak {peak / size:.3f} x {size / 1e9:.2f} GB")  # noqa: T201
-    assert peak < MOST * size
+    held = sum(value.nbytes for value in network.parameters())
+    assert 0.9 * held < peak < MOST * size
     assert sum(value.numel() for value in network.parameters()) == 1_256_537_516

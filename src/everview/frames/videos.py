@@ -14,7 +14,7 @@ from typing import IO
 
 import av
 import numpy as np
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
 
 from everview.errors import ConfigError, InputError
 from everview.frames.selection import Picker, Selection
@@ -29,8 +29,9 @@ TEXT_CODECS = ("ansi", "bintext", "xbin", "idf")
 ASSUMED_RATE = 30.0
 """Frames per second of a source that tells neither times nor a rate."""
 
-COLOUR_QUALITY = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-"""Chroma at full resolution and unbiased: FFmpeg's fast path darkens by one grey level."""
+COLOUR_QUALITY = 0x2 | 0x2000 | 0x40000
+"""FFmpeg's SWS_BILINEAR, SWS_FULL_CHR_H_INT and SWS_ACCURATE_RND: chroma at full resolution, and
+no bias. The fast path darkens by one grey level."""
 
 
 class Video:
@@ -122,9 +123,7 @@ class Video:
     def _convert(self, frame: av.VideoFrame, index: int, seconds: float) -> RawFrame:
         name = f"{Path(self.name).name if self.kind == 'video' else self.name}#{index}"
         try:
-            rgb = self._reformatter.reformat(
-                frame, format="rgb24", interpolation=COLOUR_QUALITY, threads=1
-            )
+            rgb = self._reformatter.reformat(frame, format="rgb24", interpolation=COLOUR_QUALITY)
             pixels = rgb.to_ndarray()
         except (av.FFmpegError, ValueError) as error:
             return RawFrame(None, index, seconds, name, f"corrupt: {error}")

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from everview.errors import ConfigError, InputError
+from everview.frames import videos
 from everview.frames.reader import read
 
 TESTS = Path(__file__).parents[2]
@@ -160,6 +161,16 @@ def test_a_damaged_video_is_played_up_to_the_break_and_reported():
         assert reader.num_frames_hint == 50
         (problem,) = reader.problems
     assert problem.startswith("decoding stopped after 28 frames: InvalidDataError")
+
+
+def test_a_camera_goes_on_after_damage(monkeypatch):
+    device = str(VIDEOS / "corrupted.mp4")  # stands for a camera whose cable is loose
+    monkeypatch.setattr(videos, "_camera_device", lambda number: (device, None))
+    with read("0", every=10) as reader:
+        assert (reader.kind, reader.source) == ("camera", "camera 0")
+        frames = list(reader)
+        assert frames[-1].index > 28
+        assert reader.problems == ["damaged packets were skipped (InvalidDataError)"]
 
 
 @pytest.mark.parametrize("name", ["cut.mkv", "cut.mp4"])

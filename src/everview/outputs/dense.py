@@ -48,16 +48,6 @@ class DenseReader:
         except FileNotFoundError:
             return self._read_stored(name, row)
 
-    def holds(self, row: int) -> bool:
-        """Whether frame `row` can be read."""
-        if tail_file(self.tail, row).exists():
-            return True
-        return all(row < self._array(name, row).shape[0] for name in self.names())
-
-    def attributes(self, name: str) -> dict[str, Any]:
-        """How the values of a map are coded."""
-        return dict(self._array(name, 0).attrs)
-
     def _read_stored(self, name: str, row: int) -> np.ndarray:
         array = self._array(name, row)
         if row >= array.shape[0]:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -49,7 +49,7 @@ class FrameEntry:
         return text.encode() + b"\n"
 
     @classmethod
-    def from_line(cls, line: bytes) -> Self:
+    def from_line(cls, line: bytes) -> "FrameEntry":
         """Read what `to_line` wrote; null numbers become NaN. Unknown keys are ignored."""
         content = json.loads(line)
         known = {name: content[name] for name in cls.__dataclass_fields__ if name in content}

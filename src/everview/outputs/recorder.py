@@ -5,7 +5,7 @@ import os
 import time
 from io import RawIOBase
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -51,7 +51,7 @@ class Recorder:
     @classmethod
     def create(
         cls, folder: Path, manifest: dict[str, Any], fusion: FusionConfig | None = None
-    ) -> Self:
+    ) -> "Recorder":
         """Begin a recording in a new or empty folder; see `manifest.new_manifest`.
 
         Raises:
@@ -67,7 +67,7 @@ class Recorder:
         return recorder
 
     @classmethod
-    def resume(cls, folder: Path) -> Self:
+    def resume(cls, folder: Path) -> "Recorder":
         """Continue a recording: everything that was not finished is dropped.
 
         Raises:

@@ -1,7 +1,7 @@
 """Recording: what `everview run` wrote, read back; also while it is being written."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ class Recording:
         self.refresh()
 
     @classmethod
-    def open(cls, folder: Path | str) -> Self:
+    def open(cls, folder: Path | str) -> "Recording":
         """Open a recording, finished, stopped, killed, or still running.
 
         Raises:
@@ -78,7 +78,9 @@ class Recording:
     def world_from_camera(self) -> Float[np.ndarray, "n 4 4"]:
         """Camera poses; the first is the identity."""
         encodings = self.pose_encoding
-        return poses_relative_to_first(encodings, encodings[0]) if len(self) else np.eye(4)[None:0]
+        if not len(self):
+            return np.zeros((0, 4, 4))
+        return poses_relative_to_first(encodings, encodings[0])
 
     def intrinsics(
         self, grid: Literal["network", "original"] = "network"

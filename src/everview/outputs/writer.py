@@ -2,7 +2,6 @@
 
 import queue
 import threading
-from typing import Self
 
 from everview.pipeline.results import FrameResult, Sink
 
@@ -45,7 +44,7 @@ class BackgroundWriter:
             self._thread.join()
         self._raise_error()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "BackgroundWriter":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -40,7 +40,7 @@ def find_source(source: str | os.PathLike[str], *, revision: str | None = None) 
         ConfigError: if a revision is asked of something that is no Hugging Face id.
         WeightsError: if nothing of that name exists or can be fetched; says what to do.
     """
-    text = os.fspath(source)
+    text = os.path.expanduser(os.fspath(source))  # noqa: PTH111  -- keeps a slash at the end
     is_path = Path(text).exists() and text not in bundled_names()
     is_id = not is_path and hub.ID.fullmatch(text) is not None and not _looks_like_a_file(text)
     if revision is not None and not is_id:

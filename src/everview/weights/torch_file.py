@@ -75,7 +75,9 @@ def _load(path: Path, *, device: str = "cpu", mmap: bool = False) -> Any:  # noq
             f"{path} holds an object of {foreign[1]} beside tensors; loading it would run code. "
             "Save plain parameters instead: torch.save(model.state_dict(), path)"
         ) from error
-    except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged pickle fails in any way it likes
         reason = str(error).splitlines() or [type(error).__name__]
         raise _unreadable(path, reason[0]) from error
 

@@ -217,6 +217,17 @@ def test_an_unknown_source_says_what_exists_and_asks_no_server(source, monkeypat
         load(source, device="cpu")
 
 
+def test_a_path_may_begin_at_home(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert load("~/model", device="cpu").info.name == "model"
+
+
+def test_a_folder_that_does_not_exist_is_no_id_when_it_ends_in_a_slash(monkeypatch):
+    monkeypatch.setattr(sources.hub, "fetch", None)
+    with pytest.raises(WeightsError, match="no model 'runs/teacher/'"):
+        load("runs/teacher/", device="cpu")
+
+
 def test_a_revision_of_a_local_file_is_refused(folder):
     with pytest.raises(ConfigError, match="revision 'v2' only goes with a Hugging Face id"):
         load(folder, device="cpu", revision="v2")

@@ -1,0 +1,1 @@
+"""How good, how fast, how much memory: metrics, benchmarks, and the machine they ran on."""

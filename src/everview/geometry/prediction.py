@@ -80,7 +80,7 @@ class Prediction:
         depth = torch.as_tensor(self.depth)
         return self._like_input(points_from_depth(depth, camera_from_world, intrinsics))
 
-    def at(self, grid: Literal["network", "original"]) -> "Prediction":
+    def at(self, grid: str) -> "Prediction":
         """Give the same record on another pixel grid.
 
         On the original grid depth and points are sampled bilinearly; pixels that the network never

@@ -1,0 +1,77 @@
+"""`everview bench`: speed, written as JSON with the machine's description."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from everview.model.network import Network
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Measure speed on this machine and write it as JSON."""
+
+    what: Annotated[Literal["latency"], tyro.conf.Positional]
+    """latency: seconds per frame of a stream, and where they go."""
+    model: str = "mini"
+    """Anything `everview.load` takes, or a preset (streamvggt-1b, tiny) with random weights."""
+    size: tuple[int, int] | None = None
+    """Height and width of the frames in pixels; the model's width and 7:10 if left out."""
+    frames: int = 30
+    """Measured frames; the past grows by one with each."""
+    warm_up: int = 3
+    """Frames before the measurement."""
+    memory: str = "full"
+    """Memory policy."""
+    precision: str = "auto"
+    """float32, bfloat16 or float16; auto is float32 on a CPU and bfloat16 on CUDA."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps; auto takes the fastest."""
+    threads: int | None = None
+    """Threads of the CPU; all cores if left out."""
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """JSON file to write; standard output if left out."""
+
+    def run(self) -> int:
+        """Return the exit code."""
+        import torch
+
+        from everview.evaluation.latency import LatencySettings, measure_latency
+
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        network = self._network()
+        side = network.input_size
+        size = self.size or (14 * round(0.7 * side / 14), side)
+        settings = LatencySettings(
+            size=size, frames=self.frames, warm_up=self.warm_up, memory=self.memory
+        )
+        result = {"model": self.model, **measure_latency(network, settings)}
+        text = json.dumps(result, indent=1) + "\n"
+        if self.out is None:
+            sys.stdout.write(text)
+            return 0
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        self.out.write_text(text)
+        seconds = result["seconds_per_frame"]["median"]
+        share = result["share_of_matrix_product_peak"]
+        print(f"{self.model}: {seconds:.4g} s per frame, {share:.0%} of the peak -> {self.out}")
+        return 0
+
+    def _network(self) -> "Network":
+        from everview.model.network import build
+        from everview.model.presets import presets
+        from everview.weights.catalog import bundled_names
+        from everview.weights.devices import pick_device, pick_dtype
+        from everview.weights.load import load
+
+        if self.model in presets and self.model not in bundled_names():
+            device = pick_device(self.device)
+            network = build(presets[self.model], seed=0).to(device)
+            return network.set_precision(pick_dtype(self.precision, device))
+        return load(self.model, device=self.device, precision=self.precision)

@@ -18,10 +18,10 @@ VERBS = {
     "demo": ("everview.cli.demo", "Demo"),
     "models": ("everview.cli.models", "Models"),
     "doctor": ("everview.cli.doctor", "Doctor"),
+    "bench": ("everview.cli.bench", "Bench"),
 }
 """Verb -> module and dataclass. The modules import torch only when they run."""
 
-USAGE = 2
 UNEXPECTED = 1
 STOPPED = 130
 
@@ -89,10 +89,10 @@ def _parse(arguments: list[str]) -> Any:  # noqa: ANN401  -- one of the dataclas
 
 
 def _description(kind: type, arguments: list[str]) -> str:
-    """The whole docstring in the verb's own help, its first line in the list of verbs."""
+    """The whole docstring in the verb's own help, its first paragraph in the list of verbs."""
     text = inspect.cleandoc(kind.__doc__ or "")
     is_list = not arguments or arguments[0] in ("-h", "--help")
-    return text.splitlines()[0] if is_list else text
+    return " ".join(text.split("\n\n")[0].split()) if is_list else text
 
 
 class WrongCallError(EverviewError):

@@ -1,0 +1,1 @@
+"""From procedural clips to weights: losses, batches, the loop, recipes."""

@@ -4,6 +4,8 @@ import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import parent_process
+from queue import Full
 
 import torch
 from jaxtyping import Bool, Float
@@ -87,10 +89,19 @@ def batches(recipe: TrainingRecipe, first_step: int) -> Iterator[Batch]:
 
 
 def _render(queue: "mp.Queue[dict[str, Tensor]]", recipe: TrainingRecipe, step: int) -> None:
+    """Fill the queue until the process that empties it is gone, killed ones included."""
     torch.set_num_threads(1)
     os.nice(5)
+    parent = parent_process()
     while True:
-        queue.put(make_batch(recipe, step).tensors())
+        tensors = make_batch(recipe, step).tensors()
+        while True:
+            try:
+                queue.put(tensors, timeout=5)
+                break
+            except Full:
+                if parent is None or not parent.is_alive():
+                    return
         step += 1
 
 

@@ -31,8 +31,6 @@ CHECKPOINT = "checkpoint.pt"
 RECIPE = "recipe.json"
 LOSSES = "losses.jsonl"
 MODEL = "model"
-START_POSE = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.9, 1.1)
-"""What the camera head says before training: the identity, and a usual field of view."""
 LOG_EVERY = 20
 MAX_BAD_STEPS = 20
 """Steps in a row without a finite loss after which a run gives up."""
@@ -215,12 +213,11 @@ def _required(value: Tensor | None) -> Tensor:
 
 
 def _prepare(network: Network, recipe: TrainingRecipe) -> None:
-    """Initial values that suit training from nothing."""
+    """Let residual branches speak from the first step."""
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if name.endswith("gamma"):
                 parameter.fill_(recipe.layer_scale)
-        network.camera_head.pose_branch.fc2.bias.copy_(torch.tensor(START_POSE))
 
 
 def _optimizer(network: Network, recipe: TrainingRecipe) -> torch.optim.AdamW:

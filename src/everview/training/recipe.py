@@ -38,7 +38,7 @@ class TrainingRecipe:
     """Linear warm-up."""
     weight_decay: float = 0.02
     """Of matrices; vectors have none."""
-    layer_scale: float = 1.0
+    layer_scale: float = 0.3
     """Initial LayerScale: the published 0.01 is made for a pretrained encoder."""
     clip_norm: float = 1.0
     """Largest norm of the gradient."""

@@ -122,9 +122,26 @@ class Network(nn.Module):
             dense_frames: frames for which depth and points are wanted; all if None.
         """
         size = (images.shape[3], images.shape[4])
-        tokens = self.aggregator(images)
+        return self.heads(self.aggregator(images), size, query_points, dense_frames=dense_frames)
+
+    def heads(
+        self,
+        tokens: Mapping[int, Float[Tensor, "b s p c"]],
+        size: tuple[int, int],
+        query_points: Float[Tensor, "b t 2"] | None = None,
+        *,
+        dense_frames: Sequence[int] | None = None,
+    ) -> Outputs:
+        """The second half of `predict`: what the heads say of the aggregator's tokens.
+
+        Args:
+            tokens: kept layers of the aggregator.
+            size: (height, width) of the images.
+            query_points: pixels (x, y) in frame 0.
+            dense_frames: as in `predict`.
+        """
         poses = self.camera_head(tokens[self.config.aggregator.depth - 1][:, :, 0])
-        dense = tokens
+        dense = dict(tokens)
         if dense_frames is not None:
             dense = {layer: t[:, list(dense_frames)] for layer, t in tokens.items()}
         tracks: tuple[Tensor | None, ...] = (None, None, None)

@@ -17,6 +17,7 @@ from everview.errors import ConfigError, InputError
 from everview.model.network import Network, Outputs, build
 from everview.model.presets import presets
 from everview.training.data import Batch, batches
+from everview.training.flow import FlowReadout
 from everview.training.losses import (
     camera_loss,
     confidence_loss,
@@ -58,9 +59,13 @@ class Trainer:
         _claim(folder, recipe, resume=resume)
         self.network = build(presets[recipe.preset], seed=recipe.seed).train()
         _prepare(self.network, recipe)
+        width = self.network.config.aggregator.embed_dim
+        self.readout = FlowReadout(
+            self.network.config.layers, 2 * width, self.network.config.patch_size
+        )
         self.average = build(presets[recipe.preset], seed=recipe.seed)
         self.average.load_state_dict(self.network.state_dict())
-        self.optimizer = _optimizer(self.network, recipe)
+        self.optimizer = _optimizer([self.network, self.readout], recipe)
         self.progress = Progress()
         if resume and (folder / CHECKPOINT).is_file():
             self._read_checkpoint()
@@ -101,6 +106,7 @@ class Trainer:
             {
                 "network": self.network.state_dict(),
                 "average": self.average.state_dict(),
+                "readout": self.readout.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "step": self.progress.step,
                 "seconds": self.progress.seconds,
@@ -114,7 +120,7 @@ class Trainer:
         rate = learning_rate(self.recipe, self.progress.step, share)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        terms = losses_of(self.network, batch, self.recipe, self.progress.step)
+        terms = losses_of(self.network, self.readout, batch, self.recipe, self.progress.step)
         total = weighted_sum(terms, self.recipe)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -146,6 +152,7 @@ class Trainer:
             raise InputError(f"{path} is damaged ({error}): start the run again") from error
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
+        self.readout.load_state_dict(state["readout"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(step=state["step"], seconds=state["seconds"])
 
@@ -157,7 +164,7 @@ def learning_rate(recipe: TrainingRecipe, step: int, share: float) -> float:
 
 
 def losses_of(
-    network: Network, batch: Batch, recipe: TrainingRecipe, step: int
+    network: Network, readout: FlowReadout, batch: Batch, recipe: TrainingRecipe, step: int
 ) -> dict[str, Tensor]:
     """Unweighted terms of one step. Depth errors are taken in logarithms: relative errors."""
     num_frames = batch.images.shape[1]
@@ -165,11 +172,14 @@ def losses_of(
         random.Random(step).sample(range(num_frames), min(num_frames, recipe.dense_frames))
     )
     tracks = network.track_head is not None and step % recipe.track_every == 0
-    outputs = network.predict(batch.images, batch.queries if tracks else None, dense_frames=frames)
+    size = (batch.images.shape[-2], batch.images.shape[-1])
+    tokens = network.aggregator(batch.images)
+    outputs = network.heads(tokens, size, batch.queries if tracks else None, dense_frames=frames)
     poses, truth = outputs.pose_encoding_iterations, batch.pose_encoding
     rotation, translation = relative_pose_loss(poses[-1], truth)
     terms = {"camera": camera_loss(poses, truth), "rotation": rotation,
              "translation": translation}  # fmt: skip
+    terms["flow"] = readout(tokens, batch)
     terms |= _dense_terms(outputs, batch, frames, recipe.confidence_alpha)
     if tracks:
         terms["tracks"] = track_loss(
@@ -184,6 +194,7 @@ def weighted_sum(terms: dict[str, Tensor], recipe: TrainingRecipe) -> Tensor:
     """The number that is minimised."""
     weights = {
         "camera": recipe.camera_weight,
+        "flow": recipe.flow_weight,
         "rotation": recipe.relative_weight,
         "translation": recipe.relative_weight / 3,
         "tracks": recipe.track_weight * recipe.track_every,
@@ -220,8 +231,8 @@ def _prepare(network: Network, recipe: TrainingRecipe) -> None:
                 parameter.fill_(recipe.layer_scale)
 
 
-def _optimizer(network: Network, recipe: TrainingRecipe) -> torch.optim.AdamW:
-    trained = [p for p in network.parameters() if p.requires_grad]
+def _optimizer(modules: list[nn.Module], recipe: TrainingRecipe) -> torch.optim.AdamW:
+    trained = [p for module in modules for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},

@@ -48,6 +48,8 @@ class TrainingRecipe:
     """Weight of the camera term."""
     relative_weight: float = 15.0
     """Weight of relative poses between neighbouring frames."""
+    flow_weight: float = 20.0
+    """Weight of the auxiliary displacement of patches."""
     track_weight: float = 0.5
     """Weight of the track term."""
     confidence_alpha: float = 0.1

@@ -19,6 +19,8 @@ VERBS = {
     "models": ("everview.cli.models", "Models"),
     "doctor": ("everview.cli.doctor", "Doctor"),
     "bench": ("everview.cli.bench", "Bench"),
+    "eval": ("everview.cli.evaluate", "Eval"),
+    "train": ("everview.cli.train", "Train"),
 }
 """Verb -> module and dataclass. The modules import torch only when they run."""
 

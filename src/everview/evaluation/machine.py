@@ -2,7 +2,9 @@
 
 import os
 import platform
+import subprocess
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,16 @@ def describe(device: torch.device | str = "cpu") -> dict[str, Any]:
     if device.type == "cuda":
         described["accelerator"] = torch.cuda.get_device_name(device)
     return described
+
+
+def code_version() -> dict[str, Any]:
+    """Version of this package and, if it runs from a checkout, the commit and what was changed."""
+    home = Path(__file__).parent
+    commit = _git(home, "rev-parse", "HEAD")
+    found: dict[str, Any] = {"everview": version("everview")}
+    if commit:
+        found |= {"commit": commit, "changed": bool(_git(home, "status", "--porcelain", "."))}
+    return found
 
 
 def matrix_product_speed(
@@ -73,3 +85,15 @@ def _memory_bytes() -> int | None:
     if not hasattr(os, "sysconf"):
         return None
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git says, None if it is absent or the folder is no checkout of this package."""
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        tracked = ["git", "-C", str(folder), "ls-files", "--error-unmatch", Path(__file__).name]
+        subprocess.run(tracked, capture_output=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -26,7 +26,12 @@ class FlowReadout(nn.Module):
     def __init__(self, layers: tuple[int, ...], channels: int, patch_size: int) -> None:
         super().__init__()
         self.patch_size = patch_size
-        self.readouts = nn.ModuleDict({str(i): nn.Linear(channels, 2) for i in layers})
+        self.readouts = nn.ModuleDict(
+            {str(i): nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, 2)) for i in layers}
+        )
+        for parameter in self.parameters():
+            if parameter.shape[0] == 2:  # the linear maps begin at "nothing moved"
+                nn.init.zeros_(parameter)
 
     def forward(
         self, tokens: Mapping[int, Float[Tensor, "b s p c"]], batch: Batch

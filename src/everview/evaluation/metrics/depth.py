@@ -63,8 +63,8 @@ def depth_errors(
         clip: limits of the aligned prediction.
 
     Raises:
-        ConfigError: if shapes differ, the alignment is unknown, no pixel is valid, a prediction at a valid pixel is not
-            finite, or the alignment would need a positive prediction and finds none.
+        ConfigError: if shapes differ, the alignment is unknown, no pixel is valid, a prediction at
+            a valid pixel is not finite, or the alignment needs a positive one and finds none.
     """
     p, g, valid = _prepared(depth, truth, mask)
     if not per_frame or p.ndim == 2:

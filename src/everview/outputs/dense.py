@@ -94,19 +94,14 @@ class DenseWriter:
             self.tail.rmdir()
 
     def reopen(self, num_rows: int) -> None:
-        """Bring tail and store in order after a kill, or to go on after `finish`.
+        """Go on after a kill or after `finish`: drop what was committed beyond `num_rows` frames.
 
-        Args:
-            num_rows: finished frames; what was committed beyond them is dropped.
+        A move into the store that was cut short is done again with the last frame of its shard,
+        which cannot have been finished: `append` had not returned.
         """
         for path in self.tail.iterdir():
             if int(path.name.split(".")[0]) >= num_rows:
                 path.unlink()
-        first_open = num_rows - num_rows % FRAMES_PER_SHARD
-        for start in range(0, first_open, FRAMES_PER_SHARD):
-            self._finish_fold(start, start + FRAMES_PER_SHARD)
-        for row in range(first_open, num_rows):
-            self._bring_back(row)
 
     def _create(self, maps: Maps) -> None:
         group = zarr.open_group(self.store, mode="w", zarr_format=3)
@@ -124,31 +119,17 @@ class DenseWriter:
             )
 
     def _fold(self, stop: int) -> None:
-        """Move the last, perhaps not full, shard of `stop` frames from the tail into the store."""
+        """Move the last, perhaps not full, shard of `stop` frames from the tail into the store.
+
+        Frames of it that are in the store already (of a recording that was stopped) are read from
+        there and written again: Zarr replaces the file of a shard in one step.
+        """
         start = (stop - 1) // FRAMES_PER_SHARD * FRAMES_PER_SHARD
         for name in self._reader.names():
             slab = np.stack([self._reader.read(name, row) for row in range(start, stop)])
             array = zarr.open_array(self.store, path=name, mode="r+")
             array.resize((stop, *slab.shape[1:]))
             array[start:stop] = slab
-        self._clear_tail(start, stop)
-
-    def _finish_fold(self, start: int, stop: int) -> None:
-        """Do what was left of a fold; frames leave the tail only after the store has them all."""
-        present = [tail_file(self.tail, row).exists() for row in range(start, stop)]
-        if all(present):
-            self._fold(stop)
-        elif any(present):
-            self._clear_tail(start, stop)
-
-    def _bring_back(self, row: int) -> None:
-        """Have a frame of the last shard in the tail again: the shard will be rewritten."""
-        path = tail_file(self.tail, row)
-        if not path.exists():
-            maps = {name: self._reader.read(name, row) for name in self._reader.names()}
-            replace_file(path, lambda partial: save_file(maps, partial))
-
-    def _clear_tail(self, start: int, stop: int) -> None:
         for row in range(start, stop):
             tail_file(self.tail, row).unlink(missing_ok=True)
 

@@ -10,6 +10,7 @@ from everview.errors import ConfigError
 
 CELLS_PER_AXIS = 1 << 21
 """A voxel's three numbers share 63 bits of one integer."""
+MAX_WAITING_FRAMES = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,7 +109,8 @@ class VoxelCloud:
     def _wait(self, sums: "_Sums") -> None:
         self._waiting.append(sums)
         self._num_waiting += len(sums.keys)
-        if self._num_waiting >= max(1 << 18, len(self._sums.keys) // 4):
+        is_much = self._num_waiting >= max(1 << 18, len(self._sums.keys) // 4)
+        if is_much or len(self._waiting) >= MAX_WAITING_FRAMES:
             self._merge()
 
     def _merge(self) -> None:

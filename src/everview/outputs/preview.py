@@ -19,7 +19,7 @@ from everview.outputs.topview import BACKGROUND, TEXT, TopView, text_font
 
 MAX_FRAMES = 600
 """Longer recordings are shown as a time lapse of about so many frames."""
-MAX_PANEL_HEIGHT = 400
+MAX_PANEL_HEIGHT = 360
 GAP, TITLE = 12, 26
 """Pixels between panels, and above them for the title."""
 
@@ -125,7 +125,7 @@ def _encode(path: Path, pictures: Iterator[Image.Image], rate: float) -> None:
             if number == 0:
                 stream.width, stream.height = picture.size
                 stream.pix_fmt = "yuv420p"
-                stream.options = {"crf": "20", "preset": "veryfast"} if codec == "libx264" else {}
+                stream.options = {"crf": "21", "preset": "superfast"} if codec == "libx264" else {}
                 stream.thread_count = 1
             frame = av.VideoFrame.from_image(picture)
             container.mux(stream.encode(frame))

@@ -75,6 +75,7 @@ def test_reopening_keeps_what_was_finished_and_goes_on(folders, kept, finish_fir
         writer.append(kept, _maps(999))  # its line was never written
     again = DenseWriter(*folders)
     again.reopen(kept)
+    assert all(int(path.name[:8]) < kept for path in folders[1].iterdir())
     for row in range(kept, 10):
         again.append(row, _maps(row))
     again.finish(10)

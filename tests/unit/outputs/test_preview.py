@@ -35,8 +35,9 @@ def test_the_video_shows_every_frame_input_beside_depth_beside_path(recording):
     assert len(frames) == 7
     height, width = frames[0].shape[:2]
     assert width % 2 == height % 2 == 0
-    shown = frames[3][preview.TITLE : preview.TITLE + 400, preview.GAP : preview.GAP + 600]
-    original = Image.fromarray(recording.colour(3)).resize((600, 400), Image.Resampling.BICUBIC)
+    size = (preview.MAX_PANEL_HEIGHT * 42 // 28, preview.MAX_PANEL_HEIGHT)
+    shown = frames[3][preview.TITLE :, preview.GAP :][: size[1], : size[0]]
+    original = Image.fromarray(recording.colour(3)).resize(size, Image.Resampling.BICUBIC)
     assert np.abs(shown - np.asarray(original, np.float64)).mean() < 12  # after compression
     with av.open(str(recording.folder / "preview.mp4")) as container:
         assert container.streams.video[0].average_rate == 10  # time stamps are 0.1 s apart

@@ -1,10 +1,12 @@
 import errno
+import time
 
 import numpy as np
 import pytest
 
 from everview.errors import ConfigError, InputError, NotEnoughMemoryError
 from everview.outputs import preview
+from everview.outputs.entries import read_entries
 from everview.outputs.recorder import Recorder
 from everview.outputs.recording import Recording
 from everview.outputs.session import check_folder, record
@@ -100,6 +102,23 @@ def test_resume_goes_on_from_the_saved_state(run, tmp_path, network, monkeypatch
     run(resume=True)
     assert len(steps) == 8 - stop // 2 * 2  # only what came after the last state
     _assert_same(tmp_path / "out", tmp_path / "whole")
+
+
+def test_a_state_is_saved_only_when_its_frames_are_recorded(run, tmp_path, network, monkeypatch):
+    stream, write, saved = type(network.stream()), Recorder.write, []
+
+    def slow(self, result):
+        time.sleep(0.03)
+        write(self, result)
+
+    def watched(self, path):
+        lines = read_entries(tmp_path / "out" / "frames.jsonl")
+        saved.append((self.num_frames, sum(entry.row is not None for entry, _ in lines)))
+
+    monkeypatch.setattr(Recorder, "write", slow)
+    monkeypatch.setattr(stream, "save", watched)
+    run(checkpoint_every=3)
+    assert saved == [(3, 3), (6, 6), (8, 8)]
 
 
 def test_a_state_that_is_ahead_of_the_recording_is_not_used(run, tmp_path, network, monkeypatch):

@@ -31,13 +31,13 @@ class Outputs:
 
     pose_encoding_iterations: Float[Tensor, "rounds b s 9"]
     """After each refinement round."""
-    depth: Float[Tensor, "b s H W"] | None
-    """z-depth; s is the number of dense frames here and below."""
-    depth_confidence: Float[Tensor, "b s H W"] | None
+    depth: Float[Tensor, "b dense H W"] | None
+    """z-depth; `dense` is the number of frames for which it was asked."""
+    depth_confidence: Float[Tensor, "b dense H W"] | None
     """>= 1."""
-    points: Float[Tensor, "b s H W 3"] | None
+    points: Float[Tensor, "b dense H W 3"] | None
     """In the first camera's frame."""
-    points_confidence: Float[Tensor, "b s H W"] | None
+    points_confidence: Float[Tensor, "b dense H W"] | None
     """>= 1."""
     track_iterations: Float[Tensor, "rounds b s t 2"] | None
     """Pixels after each refinement round."""

@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 from everview.errors import InputError
 from everview.geometry.cameras import points_from_depth
 from everview.geometry.pixel_map import PixelMap
+from everview.geometry.prediction import Prediction
 from everview.geometry.rotations import invert_rigid
 from everview.outputs.codes import CONFIDENCE_CODE, DEPTH_CODE, LogCode
 from everview.outputs.dense import DenseReader
@@ -120,6 +121,28 @@ class Recording:
     def colour(self, row: int) -> UInt8[np.ndarray, "H W 3"]:
         """What the network saw, RGB."""
         return self._read("colour", row)
+
+    def prediction(self, row: int) -> Prediction:
+        """What is stored of the network's prediction, as `step` gave it (b = s = 1).
+
+        The pose encoding is exact; dense maps carry the rounding of their codes (1.5e-4 relative
+        for depth); refinement rounds, points and tracks are not stored.
+        """
+        entry = self._rows[row]
+        pose = np.array(entry.pose_encoding, np.float32)[None, None]  # 1 1 9
+        colour = self.colour(row)
+        maps = {
+            name: getattr(self, name)(row)[None, None]
+            for name in ("depth", "depth_confidence")
+            if name in self.maps
+        }
+        return Prediction(
+            pose_encoding=pose,
+            pose_encoding_iterations=pose[None],
+            network_size=(colour.shape[0], colour.shape[1]),
+            pixel_map=self.pixel_map,
+            **maps,
+        )
 
     def points(self, row: int) -> Float[np.ndarray, "H W 3"]:
         """Depth lifted into the world frame with the frame's own camera."""

@@ -69,6 +69,11 @@ def test_what_is_read_is_what_was_predicted(write, results):
         np.testing.assert_allclose(recording.colour(row), colour, atol=0.501)
         np.testing.assert_array_equal(recording.pose_encoding[row], truth.pose_encoding[0, 0])
         np.testing.assert_allclose(recording.intrinsics()[row], truth.intrinsics[0, 0])
+        again = recording.prediction(row)
+        np.testing.assert_array_equal(again.pose_encoding, truth.pose_encoding)
+        np.testing.assert_array_equal(again.depth[0, 0], recording.depth(row))
+        np.testing.assert_allclose(again.intrinsics, truth.intrinsics)
+        assert again.pixel_map == truth.pixel_map
         original = truth.at("original").intrinsics[0, 0]
         np.testing.assert_allclose(recording.intrinsics("original")[row], original, rtol=1e-6)
 

@@ -1,0 +1,127 @@
+"""`everview demo`: the bundled model on a real clip, and on a world whose truth is known."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from everview.model.network import Network
+    from everview.world.clip import WorldSequence
+
+WORLD_SEED, WORLD_FRAMES = 11_000_000, 40
+"""A room that no training has seen (their seeds lie above 2^48), and how much of it is walked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """Run a bundled real clip and a procedural world with known truth; takes less than a minute.
+
+    Writes DIR/office and DIR/world, two recordings, and prints how far the second one is from the
+    truth, beside trivial guesses. A second call goes on where the first one was stopped.
+    """
+
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = Path("demo")
+    """Folder for both recordings."""
+    model: Annotated[str, tyro.conf.arg(metavar="MODEL")] = "mini"
+    """Any causal model, see `everview run --help`."""
+    device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "auto"
+    """cpu, cuda, cuda:1, mps; auto takes the fastest there is."""
+
+    def run(self) -> int:
+        """Return the exit code."""
+        from importlib.resources import as_file, files
+
+        from rich.console import Console
+
+        from everview.cli.run import STOPPED
+        from everview.weights.load import load
+
+        console = Console(highlight=False, soft_wrap=True)
+        network = load(self.model, device=self.device)
+        clip = files("everview") / "assets" / "clips" / "office.mp4"
+        with as_file(clip) as path:
+            console.print("1. a real clip: a walk through an office")
+            if not _record(console, network, str(path), self.out / "office"):
+                return STOPPED
+        console.print("2. a procedural room that the model has never seen")
+        truth = _world(network)
+        source = _write_world(truth, self.out / "world_source")
+        if not _record(console, network, str(source), self.out / "world"):
+            return STOPPED
+        _print_scores(console, truth, self.out / "world")
+        console.print(
+            f"Look at {self.out / 'office' / 'preview.mp4'} and "
+            f"{self.out / 'world' / 'preview.mp4'}; open points.ply beside them in any viewer of "
+            "point clouds. Your own video: everview run VIDEO"
+        )
+        return 0
+
+
+def _record(console: "Console", network: "Network", source: str, folder: Path) -> bool:
+    """Whether it came to its end."""
+    from everview.cli.progress import Bar
+    from everview.outputs.session import record
+    from everview.pipeline.config import RunConfig
+
+    with Bar(console) as observer:
+        outcome = record(network, source, folder, RunConfig(), observer=observer, resume=True)
+        observer.end(folder, outcome)
+    return outcome.status == "finished"
+
+
+def _world(network: "Network") -> "WorldSequence":
+    from everview.evaluation.procedural import clip_size
+    from everview.world.clip import sequence
+
+    return sequence(WORLD_SEED, WORLD_FRAMES, size=clip_size(network, 0))
+
+
+def _write_world(truth: "WorldSequence", folder: Path) -> Path:
+    """The images as PNG, which loses nothing, and the true path; returns the folder."""
+    from PIL import Image
+
+    from everview.outputs.trajectory import tum_line
+
+    images = folder / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    pixels = (truth.images * 255).round().byte().permute(0, 2, 3, 1).numpy()  # s H W 3
+    for number, picture in enumerate(pixels):
+        Image.fromarray(picture).save(images / f"{number:04d}.png")
+    poses = truth.world_from_camera.double().numpy()
+    lines = [tum_line(float(number), pose) for number, pose in enumerate(poses)]
+    (folder / "trajectory_true.tum").write_text("".join(lines))
+    return folder
+
+
+def _print_scores(console: "Console", truth: "WorldSequence", folder: Path) -> None:
+    """Measure what lies in the recording against the truth."""
+    from rich.table import Table
+
+    from everview.evaluation.sequence_scores import HIGHER_IS_BETTER, METRICS, score_sequence
+    from everview.outputs.recording import Recording
+
+    recording = Recording.open(folder)
+    predictions = [recording.prediction(row) for row in range(len(recording))]
+    scores = score_sequence(predictions, truth)
+    shown = {name: meaning for name, meaning in METRICS.items() if name in scores}
+    table = Table("score", "measured", "best guess", "which guess")
+    for name in shown:
+        guesses = {key: value for key, value in scores.items() if key.startswith(f"{name}/")}
+        pick = max if name in HIGHER_IS_BETTER else min
+        best = pick(guesses, key=lambda key: guesses[key])
+        table.add_row(
+            name,
+            f"{scores[name]:.3f}",
+            f"{guesses[best]:.3f}",
+            best.partition("/")[2].replace("_", " "),
+        )
+    console.print("Measured against the truth, beside the best of some trivial guesses:")
+    console.print(table)
+    for name, meaning in shown.items():
+        more = " (more is better)" if name in HIGHER_IS_BETTER else ""
+        console.print(f"{name}: {meaning}{more}", markup=False)
+    console.print("One room only; for the mean over many: everview eval procedural")

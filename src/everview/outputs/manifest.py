@@ -29,6 +29,7 @@ CONVENTIONS = {
     "skipped frames have none",
     "finished": "frames.jsonl is the truth: a frame is finished when its line is complete; "
     "counts here may lag behind by seconds while status is running",
+    "status": "running (or killed: see updated), finished, stopped by the user, or failed",
     "tail": "finished frames that are not yet in a full shard lie in tail/, one file each",
 }
 UNITS = {

@@ -22,10 +22,15 @@ from everview.outputs.ply import write_ply
 from everview.outputs.trajectory import poses_relative_to_first, tum_line
 from everview.pipeline.results import FrameResult
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 MANIFEST_SECONDS, CLOUD_SECONDS = 1.0, 30.0
 """How often recording.json and points.ply are renewed while frames come in."""
 
-LINES, TRAJECTORY = "frames.jsonl", "trajectory.tum"
+MANIFEST, LINES, TRAJECTORY = "recording.json", "frames.jsonl", "trajectory.tum"
 
 
 class Recorder:
@@ -47,6 +52,9 @@ class Recorder:
         self._started = self._manifest_time = self._cloud_time = time.monotonic()
         self._seconds_before = float(manifest["timings"]["seconds"])
         self._closed = False
+        # unbuffered: a line is handed to the operating system whole, before the next step begins
+        self._lines = _lock((folder / LINES).open("ab", buffering=0), folder)
+        self._trajectory = (folder / TRAJECTORY).open("ab", buffering=0)
 
     @classmethod
     def create(
@@ -59,12 +67,10 @@ class Recorder:
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            recorder = cls(folder, manifest, fusion or FusionConfig())
+            write_json(folder / MANIFEST, manifest)  # first: what has it can be continued
         except OSError as error:
             raise ConfigError(f"cannot write to {folder}: {error}; name another with -o") from error
-        recorder._open_text_files()
-        recorder._write_manifest()
-        return recorder
+        return cls(folder, manifest, fusion or FusionConfig())
 
     @classmethod
     def resume(cls, folder: Path) -> "Recorder":
@@ -72,15 +78,15 @@ class Recorder:
 
         Raises:
             InputError: if the folder is no recording or is damaged.
+            ConfigError: if another process is writing it.
         """
-        remove_partial_files(folder)
         manifest = read_manifest(folder)
         fusion = {k: v for k, v in (manifest["points"] or {}).items() if k != "voxel_size"}
         manifest |= {"status": "running", "reason": None}
         manifest["timings"]["resumed"] += 1
         recorder = cls(folder, manifest, FusionConfig(**fusion))
+        remove_partial_files(folder)
         recorder._drop_unfinished()
-        recorder._open_text_files()
         recorder._write_manifest()
         return recorder
 
@@ -128,11 +134,6 @@ class Recorder:
         self._write_cloud()
         self.manifest |= {"status": status, "reason": reason}
         self._write_manifest()
-
-    def _open_text_files(self) -> None:
-        # unbuffered: a line is handed to the operating system whole, before the next step begins
-        self._lines = (self.folder / LINES).open("ab", buffering=0)
-        self._trajectory = (self.folder / TRAJECTORY).open("ab", buffering=0)
 
     def _finish(self, entry: FrameEntry) -> None:
         _append(self._lines, entry.to_line())
@@ -201,7 +202,7 @@ class Recorder:
         seconds = self._seconds_before + self._manifest_time - self._started
         self.manifest["timings"]["seconds"] = round(seconds, 3)
         self.manifest["points"] = self._cloud.as_dict()
-        write_json(self.folder / "recording.json", self.manifest)
+        write_json(self.folder / MANIFEST, self.manifest)
 
     def _drop_unfinished(self) -> None:
         """Count what is finished, cut off what is not, and fuse the cloud anew."""
@@ -210,8 +211,9 @@ class Recorder:
         end = 0
         for entry, end in read_entries(self.folder / LINES):  # noqa: B007  -- the last one is used
             self._count(entry)
-        _cut(self.folder / LINES, end)
-        _cut(self.folder / TRAJECTORY, _end_of_lines(self.folder / TRAJECTORY, self.num_rows))
+        os.truncate(self.folder / LINES, end)
+        path = self.folder / TRAJECTORY
+        os.truncate(path, _end_of_lines(path, self.num_rows))
         self._dense.reopen(self.num_rows)
         reader = DenseReader(self.folder / "dense.zarr", self.folder / "tail")
         names = reader.names()
@@ -267,9 +269,17 @@ def _append(file: RawIOBase, line: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _cut(path: Path, size: int) -> None:
-    if path.exists():
-        os.truncate(path, size)
+def _lock(file: RawIOBase, folder: Path) -> RawIOBase:
+    """Keep other processes from writing the same recording; the end of this one lets go."""
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise ConfigError(
+            f"{folder} is being written by another process: wait for it, or name another with -o"
+        ) from None
+    return file
 
 
 def _end_of_lines(path: Path, count: int) -> int:

@@ -14,6 +14,7 @@ import torch
 from everview.errors import ConfigError, EverviewError, NotEnoughMemoryError
 from everview.frames.reader import FrameReader, read
 from everview.outputs.entries import read_entries
+from everview.outputs.files import PARTIAL
 from everview.outputs.manifest import check_same_run, new_manifest, read_manifest
 from everview.outputs.preview import write_preview
 from everview.outputs.recorder import LINES, Recorder
@@ -75,6 +76,11 @@ def record(
         run = _Run(network, reader, folder, config, observer)
         if is_new:
             return run.go(manifest)
+        if reader.kind in ("camera", "url") and reader.num_frames_hint is None:
+            raise ConfigError(
+                f"{reader.source} is live and cannot be gone on with: its past is gone. Record to "
+                "a new folder with -o"
+            )
         earlier = read_manifest(folder)
         check_same_run(earlier, manifest, folder)
         return _complete(folder, observer) if earlier["status"] == "finished" else run.go(None)
@@ -88,7 +94,7 @@ def check_folder(folder: Path, *, resume: bool) -> bool:
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; name a new folder with -o")
-    if not folder.exists() or not any(folder.iterdir()):
+    if not folder.exists() or not any(PARTIAL not in path.name for path in folder.iterdir()):
         return True
     is_recording = (folder / "recording.json").exists()
     if not resume:

@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import io
 import itertools
@@ -33,9 +34,14 @@ def write(tmp_path, manifest):
         return made
 
     yield write
-    for made in all_made:  # what the end of a process would close
-        made._lines.close()
-        made._trajectory.close()
+    for made in all_made:
+        _end(made)
+
+
+def _end(made):
+    """What the end of a process would close."""
+    made._lines.close()
+    made._trajectory.close()
 
 
 def _same_recordings(first, second):
@@ -168,6 +174,7 @@ def test_a_continued_recording_equals_an_uninterrupted_one(write, results, stop,
     made = write(frames[:stop])
     if is_closed:
         made.close("stopped", "by the user")
+    _end(made)
     again = Recorder.resume(made.folder)
     assert again.num_entries == stop
     for result in frames[stop:]:
@@ -175,6 +182,29 @@ def test_a_continued_recording_equals_an_uninterrupted_one(write, results, stop,
     again.close()
     _same_recordings(made.folder, whole.folder)
     assert read_manifest(made.folder)["timings"]["resumed"] == 1
+
+
+@pytest.mark.parametrize("num_files", [1, 2, 3])
+def test_a_kill_while_the_folder_is_made_can_be_continued(write, results, num_files):
+    made = write([])
+    _end(made)
+    for path in sorted(made.folder.iterdir(), key=lambda path: path.name != "recording.json"):
+        num_files -= 1
+        if num_files < 0:
+            path.rmdir() if path.is_dir() else path.unlink()
+    again = Recorder.resume(made.folder)
+    for result in results(3):
+        again.write(result)
+    again.close()
+    assert len(Recording.open(made.folder)) == 3
+
+
+def test_two_processes_cannot_write_one_recording(write, results):
+    made = write(results(2))
+    with pytest.raises(ConfigError, match="is being written by another process"):
+        Recorder.resume(made.folder)
+    made.write(results(3)[2])  # the first one goes on unharmed
+    assert len(Recording.open(made.folder)) == 3
 
 
 class _Killed(BaseException):
@@ -226,16 +256,14 @@ def test_a_kill_at_any_step_loses_no_finished_frame(write, results, monkeypatch,
     whole.close()
     for deadline in itertools.count(1):
         made = write([])
-        with monkeypatch.context() as patch:
+        with monkeypatch.context() as patch, contextlib.suppress(_Killed):
             killer = _Killer(patch, deadline)
-            try:
-                for result in frames:
-                    made.write(result)
-                made.close()
-            except _Killed:
-                pass
+            for result in frames:
+                made.write(result)
+            made.close()
         if not killer.is_dead:
             break
+        _end(made)
         _every_line_is_backed(made.folder, frames)
         again = Recorder.resume(made.folder)
         for result in frames[again.num_entries :]:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from everview.errors import ConfigError, InputError, NotEnoughMemoryError
+from everview.frames.reader import FrameReader
 from everview.outputs import preview
 from everview.outputs.entries import read_entries
 from everview.outputs.recorder import Recorder
@@ -165,6 +166,25 @@ def test_a_folder_that_is_not_empty_is_left_alone(run, tmp_path):
         check_folder(tmp_path / "other", resume=True)
     with pytest.raises(ConfigError, match="is a file"):
         check_folder(tmp_path / "other" / "letter.txt", resume=False)
+
+
+def test_a_folder_with_nothing_but_an_unfinished_manifest_is_as_good_as_empty(tmp_path):
+    (tmp_path / "recording.partial.json").write_text("{")
+    assert check_folder(tmp_path, resume=False)
+
+
+def test_a_live_source_cannot_be_gone_on_with(run, monkeypatch):
+    run()
+    monkeypatch.setattr(FrameReader, "kind", "camera", raising=False)
+    real = FrameReader.__init__
+
+    def live(self, *arguments, **keywords):
+        real(self, *arguments, **keywords)
+        self.kind, self.num_frames_hint = "camera", None
+
+    monkeypatch.setattr(FrameReader, "__init__", live)
+    with pytest.raises(ConfigError, match="is live and cannot be gone on with"):
+        run(resume=True)
 
 
 def test_resume_with_other_settings_model_or_source_is_refused(

@@ -1,1 +1,3 @@
 """How good, how fast, how much memory: metrics, benchmarks, and the machine they ran on."""
+
+from everview.evaluation import metrics as metrics

@@ -1,18 +1,20 @@
+import functools
+
 import numpy as np
 import pytest
 from evo.tools.file_interface import read_tum_trajectory_file
 
 from everview.cli import demo
 from everview.cli.main import main
-from everview.evaluation import sequence_scores
-from everview.evaluation.baselines import measure_habits
+from everview.evaluation import baselines
 from everview.outputs.recording import Recording
 
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
     monkeypatch.setattr(demo, "WORLD_FRAMES", 5)
-    monkeypatch.setattr(sequence_scores, "_usual_habits", lambda: measure_habits(clips=2))
+    few = functools.partial(baselines.measure_habits, clips=2)
+    monkeypatch.setattr(baselines, "measure_habits", few)
 
 
 @pytest.mark.usefixtures("small_previews")

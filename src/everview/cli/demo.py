@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from everview.model.network import Network
     from everview.world.clip import WorldSequence
 
-WORLD_SEED, WORLD_FRAMES = 11_000_000, 40
-"""A room that no training has seen (their seeds lie above 2^48), and how much of it is walked."""
+WORLD_SEED, WORLD_FRAMES, WORLD_SPEED = 11_000_005, 40, 3.0
+"""A room that no training has seen (their seeds lie above 2^48), chosen for its look before there
+was a model; how much of it is walked, and how fast."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,7 @@ def _world(network: "Network") -> "WorldSequence":
     from everview.evaluation.procedural import clip_size
     from everview.world.clip import sequence
 
-    return sequence(WORLD_SEED, WORLD_FRAMES, size=clip_size(network, 0))
+    return sequence(WORLD_SEED, WORLD_FRAMES, size=clip_size(network, 0), speed=WORLD_SPEED)
 
 
 def _write_world(truth: "WorldSequence", folder: Path) -> Path:
@@ -101,12 +102,13 @@ def _print_scores(console: "Console", truth: "WorldSequence", folder: Path) -> N
     """Measure what lies in the recording against the truth."""
     from rich.table import Table
 
+    from everview.evaluation.baselines import measure_habits
     from everview.evaluation.sequence_scores import HIGHER_IS_BETTER, METRICS, score_sequence
     from everview.outputs.recording import Recording
 
     recording = Recording.open(folder)
     predictions = [recording.prediction(row) for row in range(len(recording))]
-    scores = score_sequence(predictions, truth)
+    scores = score_sequence(predictions, truth, habits=measure_habits(speed=WORLD_SPEED))
     shown = {name: meaning for name, meaning in METRICS.items() if name in scores}
     table = Table("score", "measured", "best guess", "which guess")
     for name in shown:

@@ -131,7 +131,7 @@ def make_observer(kind: Literal["auto", "bar", "json"]) -> Bar | JsonLines:
     """What fits standard output, or what was asked for."""
     if kind == "json" or (kind == "auto" and not sys.stdout.isatty()):
         return JsonLines()
-    return Bar(Console())
+    return Bar(Console(highlight=False, soft_wrap=True))
 
 
 def print_outcome(console: Console, folder: Path, outcome: Outcome) -> None:

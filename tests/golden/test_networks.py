@@ -121,7 +121,7 @@ def test_queries_and_keys_are_those_of_the_reference(folder):
         x = seen[name][0][:1] if kind == "frame0" else seen[name][0]
         frames = 1 if kind == "frame0" else 4
         for stage, rotary in (("before", None), ("after", tables)):
-            q, k, _ = block.attn._heads(x, rotary, frames)
+            q, k, _ = block.attn.project(x, rotary, frames)
             compare(folder, f"a.{kind}.q_{stage}_rope", q)
             compare(folder, f"a.{kind}.k_{stage}_rope", k)
     y, x = outputs["a.rope.positions"].float().unbind(-1)

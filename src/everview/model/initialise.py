@@ -8,9 +8,6 @@ from everview.model.heads.camera import CameraHead
 from everview.model.heads.update_transformer import PackedAttention
 from everview.model.layers.block import Attention
 
-SMALL = 1e-6
-"""Deviation of special tokens: present, so that they differ, but without a say at the start."""
-
 POSITION_AMPLITUDE = 0.5
 """Of the position embedding: about as large as the patch tokens to which it is added."""
 
@@ -22,9 +19,10 @@ def initialise(network: nn.Module, *, seed: int | None = None) -> None:
     """Fill all parameters; norms and LayerScale keep the values of their construction.
 
     Linear layers: truncated normal with deviation fan_in ** -0.5. Convolutions: PyTorch's own rule.
-    Three choices give a network that must learn from few clips a start: positions are sines and
-    cosines instead of noise, keys begin equal to queries, so that attention goes to what looks
-    alike, and the camera head begins at the identity.
+    Four choices give a network that must learn from few clips a start: special tokens are as large
+    as patch tokens (published: 1e-6), so that the first frame can be told from the others at once;
+    positions are sines and cosines instead of noise; keys begin equal to queries, so that attention
+    goes to what looks alike; and the camera head begins at the identity.
     """
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -33,7 +31,7 @@ def initialise(network: nn.Module, *, seed: int | None = None) -> None:
         for name, parameter in network.named_parameters():
             leaf = name.rpartition(".")[2]
             if leaf in ("camera_token", "register_token", "cls_token", "register_tokens"):
-                nn.init.normal_(parameter, std=SMALL, generator=generator)
+                nn.init.normal_(parameter, generator=generator)
             elif leaf in ("virual_tracks", "query_ref_token"):
                 nn.init.trunc_normal_(parameter, std=0.02, generator=generator)
         for module in network.modules():

@@ -17,7 +17,6 @@ from everview.errors import ConfigError, InputError
 from everview.model.network import Network, Outputs, build
 from everview.model.presets import presets
 from everview.training.data import Batch, batches
-from everview.training.flow import FlowReadout
 from everview.training.losses import (
     camera_loss,
     confidence_loss,
@@ -25,6 +24,7 @@ from everview.training.losses import (
     relative_pose_loss,
     track_loss,
 )
+from everview.training.matching import Matching
 from everview.training.recipe import TrainingRecipe
 from everview.weights.save import save
 
@@ -59,13 +59,10 @@ class Trainer:
         _claim(folder, recipe, resume=resume)
         self.network = build(presets[recipe.preset], seed=recipe.seed).train()
         _prepare(self.network, recipe)
-        width = self.network.config.aggregator.embed_dim
-        self.readout = FlowReadout(
-            self.network.config.layers, 2 * width, self.network.config.patch_size
-        )
+        self.matching = Matching(self.network)
         self.average = build(presets[recipe.preset], seed=recipe.seed)
         self.average.load_state_dict(self.network.state_dict())
-        self.optimizer = _optimizer([self.network, self.readout], recipe)
+        self.optimizer = _optimizer([self.network, self.matching], recipe)
         self.progress = Progress()
         if resume and (folder / CHECKPOINT).is_file():
             self._read_checkpoint()
@@ -106,7 +103,7 @@ class Trainer:
             {
                 "network": self.network.state_dict(),
                 "average": self.average.state_dict(),
-                "readout": self.readout.state_dict(),
+                "matching": self.matching.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "step": self.progress.step,
                 "seconds": self.progress.seconds,
@@ -120,7 +117,7 @@ class Trainer:
         rate = learning_rate(self.recipe, self.progress.step, share)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        terms = losses_of(self.network, self.readout, batch, self.recipe, self.progress.step)
+        terms = losses_of(self.network, self.matching, batch, self.recipe, self.progress.step)
         total = weighted_sum(terms, self.recipe)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -152,7 +149,7 @@ class Trainer:
             raise InputError(f"{path} is damaged ({error}): start the run again") from error
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
-        self.readout.load_state_dict(state["readout"])
+        self.matching.load_state_dict(state["matching"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(step=state["step"], seconds=state["seconds"])
 
@@ -164,7 +161,7 @@ def learning_rate(recipe: TrainingRecipe, step: int, share: float) -> float:
 
 
 def losses_of(
-    network: Network, readout: FlowReadout, batch: Batch, recipe: TrainingRecipe, step: int
+    network: Network, matching: Matching, batch: Batch, recipe: TrainingRecipe, step: int
 ) -> dict[str, Tensor]:
     """Unweighted terms of one step. Depth errors are taken in logarithms: relative errors."""
     num_frames = batch.images.shape[1]
@@ -179,7 +176,7 @@ def losses_of(
     rotation, translation = relative_pose_loss(poses[-1], truth)
     terms = {"camera": camera_loss(poses, truth), "rotation": rotation,
              "translation": translation}  # fmt: skip
-    terms["flow"] = readout(tokens, batch)
+    terms |= matching(network, tokens, batch)
     terms |= _dense_terms(outputs, batch, frames, recipe.confidence_alpha)
     if tracks:
         terms["tracks"] = track_loss(
@@ -195,6 +192,7 @@ def weighted_sum(terms: dict[str, Tensor], recipe: TrainingRecipe) -> Tensor:
     weights = {
         "camera": recipe.camera_weight,
         "flow": recipe.flow_weight,
+        "attention": recipe.attention_weight,
         "rotation": recipe.relative_weight,
         "translation": recipe.relative_weight / 3,
         "tracks": recipe.track_weight * recipe.track_every,

@@ -18,7 +18,7 @@ class TrainingRecipe:
     """Wall-clock time that the learning rate's schedule spans."""
     images_per_step: int = 16
     """Images of a step; longer clips mean fewer clips."""
-    clip_lengths: tuple[int, int] = (2, 8)
+    clip_lengths: tuple[int, int] = (2, 5)
     """Shortest and longest clip, in frames."""
     heights: tuple[int, ...] = (84, 98, 112)
     """Image heights in pixels; one per step."""
@@ -32,9 +32,9 @@ class TrainingRecipe:
     """Every how many steps the tracker is trained."""
     tracked_points: int = 32
     """Query points per clip."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 6e-4
     """Peak of AdamW's learning rate."""
-    warm_up_steps: int = 200
+    warm_up_steps: int = 100
     """Linear warm-up."""
     weight_decay: float = 0.02
     """Of matrices; vectors have none."""
@@ -48,8 +48,10 @@ class TrainingRecipe:
     """Weight of the camera term."""
     relative_weight: float = 15.0
     """Weight of relative poses between neighbouring frames."""
-    flow_weight: float = 20.0
+    flow_weight: float = 2.0
     """Weight of the auxiliary displacement of patches."""
+    attention_weight: float = 1.0
+    """Weight of the auxiliary guidance of attention."""
     track_weight: float = 0.5
     """Weight of the track term."""
     confidence_alpha: float = 0.1

@@ -31,7 +31,7 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "b n c"], rotary: RotaryTables | None = None, num_frames: int = 1
     ) -> Float[Tensor, "b n c"]:
         """Every token sees every other one."""
-        q, k, v = self._heads(x, rotary, num_frames)
+        q, k, v = self.project(x, rotary, num_frames)
         return self._merge(F.scaled_dot_product_attention(q, k, v))
 
     def causal(
@@ -54,7 +54,7 @@ class Attention(nn.Module):
 
         Source: StreamVGGT Sec. 3.2 (causal attention) and 3.3 (cached token memory).
         """
-        q, k, v = self._heads(x, rotary, num_frames)
+        q, k, v = self.project(x, rotary, num_frames)
         if memory is not None:
             memory.append(k, v)
             k, v = memory.read()
@@ -70,9 +70,10 @@ class Attention(nn.Module):
         ]
         return self._merge(outputs[0] if num_frames == 1 else torch.cat(outputs, dim=2))
 
-    def _heads(
-        self, x: Tensor, rotary: RotaryTables | None, num_frames: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def project(
+        self, x: Float[Tensor, "b n c"], rotary: RotaryTables | None, num_frames: int
+    ) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b h n d"], Float[Tensor, "b h n d"]]:
+        """Queries, keys and values as the kernel gets them: after norm and rotation."""
         qkv = self.qkv(x.to(self.qkv.weight.dtype))  # b n (3 h d)
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # 3 b h n d
         if self.qk_norm:

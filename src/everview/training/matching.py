@@ -1,0 +1,147 @@
+"""Auxiliary tasks that teach matching: where in the first frame is each patch?
+
+One pose per frame is little to learn from: without help the camera head stays at "nothing moved"
+for thousands of steps. The match of every patch is known exactly, asks for the same skill, and
+reaches every token. Two tasks: half of the heads of two global blocks shall look at the match
+(cross-entropy of their attention), and a linear readout of every kept layer shall know the
+displacement. The readouts exist in training only.
+
+The first frame and no other: its special tokens tell it apart, whereas nothing in the network says
+which of two later frames came before the other.
+"""
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from everview.geometry.cameras import camera_from_pose_encoding, project_points
+from everview.model.layers.block import Block
+from everview.model.layers.rope import rotary_tables
+from everview.model.network import Network
+from everview.training.data import Batch
+
+MIN_DEPTH = 0.02
+"""Of the patch in the first camera, in units of the scene's scale."""
+
+HIDDEN = 0.05
+"""A patch is hidden in the first frame if it lies this share behind what is seen there."""
+
+NUM_GUIDED = 2
+"""Global blocks whose attention is guided: the earliest that heads read."""
+
+
+class Matching(nn.Module):
+    """Both tasks for one network; holds the linear readouts."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        config = network.config
+        self.patch_size = config.patch_size
+        self.layers = config.layers
+        channels = 2 * config.aggregator.embed_dim
+        self.readouts = nn.ModuleDict(
+            {
+                str(i): nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, 2))
+                for i in self.layers
+            }
+        )
+        for parameter in self.parameters():
+            if parameter.shape[0] == 2:  # the linear maps begin at "nothing moved"
+                nn.init.zeros_(parameter)
+
+    def forward(
+        self, network: Network, tokens: Mapping[int, Float[Tensor, "b s p c"]], batch: Batch
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Unweighted losses: `flow` in patches (L1), `attention` (cross-entropy)."""
+        flow, seen = patch_flow(batch, self.patch_size)
+        weight = seen.to(flow.dtype)
+        return {
+            "flow": self._flow_loss(tokens, flow, weight),
+            "attention": self._attention_loss(network, tokens, batch, flow, weight),
+        }
+
+    def _flow_loss(self, tokens: Mapping[int, Tensor], flow: Tensor, weight: Tensor) -> Tensor:
+        num_patches = flow.shape[2]
+        count = 2 * weight.sum().clamp_min(1)
+        losses = [
+            ((readout(tokens[int(i)][:, 1:, -num_patches:]) - flow).abs() * weight[..., None]).sum()
+            for i, readout in self.readouts.items()
+        ]
+        return torch.stack(losses).mean() / count
+
+    def _attention_loss(
+        self, network: Network, tokens: Mapping[int, Tensor], batch: Batch, flow: Tensor,
+        weight: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """Among the keys of the first and the token's own frame, the match shall win."""
+        agg = network.aggregator
+        height, width = batch.depth.shape[-2:]
+        grid = (height // self.patch_size, width // self.patch_size)
+        rotary = rotary_tables(
+            grid, num_special=agg.num_special, head_dim=agg.head_dim, base=agg.rope_base,
+            like=flow,
+        )  # fmt: skip
+        target = _match(flow, grid) + agg.num_special  # b s n
+        losses = []
+        for i in self.layers[:NUM_GUIDED]:
+            block = cast(Block, agg.global_blocks[i])
+            inputs = tokens[i][..., : tokens[i].shape[-1] // 2]  # frame output: what it was given
+            scores = _scores(block, inputs, rotary, agg.num_special)  # b h s n (2 p)
+            wanted = target[:, None].expand(scores.shape[:-1])
+            entropy = F.cross_entropy(scores.flatten(0, 3), wanted.flatten(), reduction="none")
+            by_head = entropy.view(wanted.shape) * weight[:, None]
+            losses.append(by_head.sum() / (weight.sum() * wanted.shape[1]).clamp_min(1))
+        return torch.stack(losses).mean()
+
+
+def patch_flow(
+    batch: Batch, patch_size: int
+) -> tuple[Float[Tensor, "b s n 2"], Bool[Tensor, "b s n"]]:
+    """Where the centre of each patch is in the first frame, relative to where it is now.
+
+    Returns:
+        displacement (x, y) in patches, for frames 1, 2, ...; and whether the patch's centre is seen
+        in the first frame.
+    """
+    height, width = batch.depth.shape[-2:]
+    half = patch_size // 2
+    rows = torch.arange(half, height, patch_size)
+    columns = torch.arange(half, width, patch_size)
+    centres = batch.points[:, 1:, rows][:, :, :, columns].flatten(2, 3)  # b s n 3, first camera
+    _, intrinsics = camera_from_pose_encoding(batch.pose_encoding[:, :1], (height, width))
+    in_front = centres[..., 2] > MIN_DEPTH
+    safe = torch.cat([centres[..., :2], centres[..., 2:].clamp_min(MIN_DEPTH)], dim=-1)
+    pixels = project_points(safe, intrinsics)  # b s n 2
+    column = pixels[..., 0].round().long()
+    row = pixels[..., 1].round().long()
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    index = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)  # b s n
+    first = batch.depth[:, 0].flatten(1)[:, None].expand(-1, index.shape[1], -1)
+    unhidden = centres[..., 2] < (1 + HIDDEN) * first.gather(2, index)
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    here = torch.stack([x, y], dim=-1).flatten(0, 1).to(pixels.dtype)  # n 2
+    return (pixels - here) / patch_size, in_front & inside & unhidden
+
+
+def _match(flow: Float[Tensor, "b s n 2"], grid: tuple[int, int]) -> Int[Tensor, "b s n"]:
+    """Index of the first frame's patch in which the match lies."""
+    y, x = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+    column = (x.flatten() + flow[..., 0]).round().long().clamp(0, grid[1] - 1)
+    row = (y.flatten() + flow[..., 1]).round().long().clamp(0, grid[0] - 1)
+    return row * grid[1] + column
+
+
+def _scores(
+    block: Block, inputs: Float[Tensor, "b s p c"], rotary: tuple[Tensor, Tensor], num_special: int
+) -> Float[Tensor, "b h n m k"]:
+    """Scores of half of the heads: patches of later frames against the first and own frame."""
+    s = inputs.shape[1]
+    q, k, _ = block.attn.project(block.norm1(inputs).flatten(1, 2), rotary, s)
+    guided = q.shape[1] // 2
+    q, k = (u[:, :guided].unflatten(2, (s, -1)) for u in (q, k))  # b h s p d
+    q = q[:, :, 1:, num_special:] * q.shape[-1] ** -0.5
+    return torch.cat([q @ k[:, :, :1].mT, q @ k[:, :, 1:].mT], dim=-1)

@@ -115,7 +115,7 @@ def patch_flow(
     _, intrinsics = camera_from_pose_encoding(batch.pose_encoding[:, :1], (height, width))
     in_front = centres[..., 2] > MIN_DEPTH
     safe = torch.cat([centres[..., :2], centres[..., 2:].clamp_min(MIN_DEPTH)], dim=-1)
-    pixels = project_points(safe, intrinsics)  # b s n 2
+    pixels = project_points(safe, intrinsics.expand(-1, safe.shape[1], -1, -1))  # b s n 2
     column = pixels[..., 0].round().long()
     row = pixels[..., 1].round().long()
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)

@@ -60,7 +60,7 @@ class AttentionClock:
             self.seconds += time.perf_counter() - start
             return result
 
-        F.scaled_dot_product_attention = timed  # type: ignore[assignment]
+        F.scaled_dot_product_attention = timed
         try:
             yield
         finally:
@@ -78,7 +78,7 @@ def measure_latency(network: Network, settings: LatencySettings) -> dict[str, An
         peak of matrix products, cache bytes, the machine and the settings.
     """
     device = network.device
-    dtype = network.aggregator.frame_blocks[0].attn.qkv.weight.dtype
+    dtype = network.precision
     network.requires_grad_(False)  # the FLOP counter would register gradient hooks
     peak = matrix_product_speed(dtype, device)
     image = torch.rand(3, *settings.size, device=device)

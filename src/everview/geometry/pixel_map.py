@@ -68,9 +68,11 @@ class PixelMap:
             outside: what original pixels get that the network did not see (cropped rows).
         """
         height, width = self.original_size
-        like = {"dtype": values.dtype, "device": values.device}
-        grid_x = torch.arange(width, **like).expand(height, width)
-        grid_y = torch.arange(height, **like)[:, None].expand(height, width)
+        grid_y, grid_x = torch.meshgrid(
+            torch.arange(height, dtype=values.dtype, device=values.device),
+            torch.arange(width, dtype=values.dtype, device=values.device),
+            indexing="ij",
+        )
         at = self.to_network(torch.stack([grid_x, grid_y], dim=-1))  # height width 2
         size = at.new_tensor(self.network_size[::-1])  # (W, H)
         normalised = (2 * at + 1) / size - 1  # pixel i spans [i, i + 1]: align_corners=False

@@ -1,8 +1,9 @@
 """Prediction: the record that the network fills and everybody reads."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -114,7 +115,7 @@ class Prediction:
     def frame(self, index: int) -> "Prediction":
         """The record of one frame, s = 1."""
         stop = None if index == -1 else index + 1
-        changes = {
+        changes: dict[str, Any] = {
             name: value[:, :, index:stop] if name == "pose_encoding_iterations"
             else value[:, index:stop]
             for name, value in self._arrays().items()
@@ -136,12 +137,12 @@ class Prediction:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: v for name, v in values.items() if isinstance(v, Tensor | np.ndarray)}
 
-    def _map_tensors(self, function: object) -> "Prediction":
-        changes = {name: function(value) for name, value in self._arrays().items()}  # type: ignore[operator]
+    def _map_tensors(self, function: Callable[[Array], Array]) -> "Prediction":
+        changes: dict[str, Any] = {name: function(v) for name, v in self._arrays().items()}
         return dataclasses.replace(self, **changes)
 
     def _mapped_to_original(self, pixel_map: PixelMap) -> "Prediction":
-        changes: dict[str, object] = {"grid": "original"}
+        changes: dict[str, Any] = {"grid": "original"}
         for name, value in self._arrays().items():
             tensor = torch.as_tensor(value)
             if name in ("depth", "points"):
@@ -150,7 +151,7 @@ class Prediction:
                 changes[name] = _resample(tensor, pixel_map, outside=0.0)
             elif name == "tracks":
                 changes[name] = pixel_map.to_original(tensor)
-        mapped = dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+        mapped = dataclasses.replace(self, **changes)
         return mapped.numpy() if isinstance(self.pose_encoding, np.ndarray) else mapped
 
 

@@ -39,10 +39,15 @@ class Aggregator(nn.Module):
         self.patch_embed = PatchEncoder(config.patch_embed, config.patch_size)
         self.frame_blocks = _blocks(config)
         self.global_blocks = _blocks(config)
-        for name, values in (("image_mean", IMAGE_MEAN), ("image_deviation", IMAGE_DEVIATION)):
-            # On the CPU even if the parameters are made on the meta device: no file holds these.
-            constant = torch.tensor(values, device="cpu").view(1, 3, 1, 1)
-            self.register_buffer(name, constant, persistent=False)
+        # On the CPU even if the parameters are made on the meta device: no file holds these.
+        mean, deviation = (
+            torch.tensor(values, device="cpu").view(1, 3, 1, 1)
+            for values in (IMAGE_MEAN, IMAGE_DEVIATION)
+        )
+        self.image_mean: Tensor
+        self.image_deviation: Tensor
+        self.register_buffer("image_mean", mean, persistent=False)
+        self.register_buffer("image_deviation", deviation, persistent=False)
 
     def forward(
         self,

@@ -19,6 +19,7 @@ from everview.model.heads.camera import CameraHead
 from everview.model.heads.dense import DenseHead
 from everview.model.heads.tracks import TrackHead
 from everview.model.initialise import initialise
+from everview.model.layers.block import Block
 from everview.model.stream import Stream, resume
 
 FRAMES_AT_ONCE = 8
@@ -62,11 +63,11 @@ class Network(nn.Module):
         causal = config.attention == "causal"
         self.aggregator = Aggregator(config)
         self.camera_head = CameraHead(config.camera_head, is_causal=causal)
-        heads = {"point_head": config.point_head, "depth_head": config.depth_head}
-        for name, head in heads.items():
-            setattr(self, name, None if head is None else DenseHead(head, config.patch_size))
+        patch, points, depth = config.patch_size, config.point_head, config.depth_head
+        self.point_head = None if points is None else DenseHead(points, patch)
+        self.depth_head = None if depth is None else DenseHead(depth, patch)
         track = config.track_head
-        self.track_head = None if track is None else TrackHead(track, config.patch_size)
+        self.track_head = None if track is None else TrackHead(track, patch)
         self.info: Any = None
         """Where the weights come from; set by `everview.load`."""
 
@@ -84,6 +85,11 @@ class Network(nn.Module):
     def dtype(self) -> torch.dtype:
         """Of the residual stream and the heads."""
         return self.aggregator.camera_token.dtype
+
+    @property
+    def precision(self) -> torch.dtype:
+        """In which the aggregator's projections are kept and computed; see `set_precision`."""
+        return cast(Block, self.aggregator.frame_blocks[0]).attn.qkv.weight.dtype
 
     def forward(
         self, images: Tensor | Sequence[Any], query_points: Tensor | None = None

@@ -148,9 +148,9 @@ class Stream:
         tokens = network.aggregator(images, first_frame=state.num_frames, memories=state.layers)
         last = tokens[network.config.aggregator.depth - 1]
         poses = network.camera_head(last[:, :, 0], memories=state.camera)
-        dense = network.dense(tokens, size)
+        dense: dict[str, Any] = dict(network.dense(tokens, size))
         latest = {layer: t[:, -1:] for layer, t in tokens.items()}
-        tracks = {}
+        tracks: dict[str, Any] = {}
         if state.groups:
             features = network.track_features(latest, size)[:, 0]
             tracks = follow(network, state, features)
@@ -181,7 +181,7 @@ def resume(network: "Network", path: Path) -> Stream:
 def _joined(predictions: list[Prediction]) -> Prediction:
     """Predictions of consecutive frames as one."""
     first = predictions[0]
-    values = {
+    values: dict[str, Any] = {
         "pose_encoding_iterations": torch.cat(
             [torch.as_tensor(p.pose_encoding_iterations) for p in predictions], dim=2
         )

@@ -133,7 +133,8 @@ class Trainer:
     @torch.no_grad()
     def _update_average(self) -> None:
         keep = min(self.recipe.average_decay, (1 + self.progress.step) / (10 + self.progress.step))
-        mean, now = list(self.average.parameters()), list(self.network.parameters())
+        mean: list[Tensor] = list(self.average.parameters())
+        now: list[Tensor] = list(self.network.parameters())
         torch._foreach_lerp_(mean, now, 1 - keep)
 
     def _log(self, losses: dict[str, float]) -> None:

@@ -90,7 +90,10 @@ class TrainingRecipe:
         unknown = sorted(values.keys() - known)
         if unknown:
             raise InputError(f"{path}: {unknown[0]!r} is no setting of a recipe")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        settings: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return cls(**settings)
 
 
 RECIPES = {"mini-v0": TrainingRecipe()}

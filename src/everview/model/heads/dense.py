@@ -1,6 +1,7 @@
 """Dense heads (DPT): tokens of four layers to a map per frame."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -73,7 +74,7 @@ class DptFeatures(nn.Module):
                 nn.Conv2d(channels[3], channels[3], 3, stride=2, padding=1),
             ]
         )
-        self.scratch = nn.Module()
+        self.scratch: Any = nn.Module()  # its parts have the published, numbered names
         for k, c in enumerate(channels, start=1):
             conv = nn.Conv2d(c, features, 3, padding=1, bias=False)
             self.scratch.add_module(f"layer{k}_rn", conv)

@@ -118,14 +118,15 @@ class Network(nn.Module):
         images: Float[Tensor, "b s 3 H W"],
         query_points: Float[Tensor, "b t 2"] | None = None,
         *,
-        dense_frames: Sequence[int] | None = None,
+        dense_frames: Sequence[tuple[int, int]] | None = None,
     ) -> Outputs:
         """All heads, with gradients; for training.
 
         Args:
             images: RGB in [0, 1].
             query_points: pixels (x, y) in frame 0.
-            dense_frames: frames for which depth and points are wanted; all if None.
+            dense_frames: (clip, frame) pairs for which depth and points are wanted, which then have
+                axes 1 and the number of pairs for b and s; all if None.
         """
         size = (images.shape[3], images.shape[4])
         return self.heads(self.aggregator(images), size, query_points, dense_frames=dense_frames)
@@ -136,7 +137,7 @@ class Network(nn.Module):
         size: tuple[int, int],
         query_points: Float[Tensor, "b t 2"] | None = None,
         *,
-        dense_frames: Sequence[int] | None = None,
+        dense_frames: Sequence[tuple[int, int]] | None = None,
     ) -> Outputs:
         """The second half of `predict`: what the heads say of the aggregator's tokens.
 
@@ -149,7 +150,8 @@ class Network(nn.Module):
         poses = self.camera_head(tokens[self.config.aggregator.depth - 1][:, :, 0])
         dense = dict(tokens)
         if dense_frames is not None:
-            dense = {layer: t[:, list(dense_frames)] for layer, t in tokens.items()}
+            clips, frames = (list(axis) for axis in zip(*dense_frames, strict=True))
+            dense = {layer: t[clips, frames][None] for layer, t in tokens.items()}
         tracks: tuple[Tensor | None, ...] = (None, None, None)
         if query_points is not None:
             tracks = self.require_track_head().tracker(

@@ -1,5 +1,6 @@
 """The training loop: steps, schedule, moving average, checkpoints to resume from."""
 
+import itertools
 import json
 import math
 import os
@@ -165,10 +166,7 @@ def losses_of(
     network: Network, matching: Matching, batch: Batch, recipe: TrainingRecipe, step: int
 ) -> dict[str, Tensor]:
     """Unweighted terms of one step. Depth errors are taken in logarithms: relative errors."""
-    num_frames = batch.images.shape[1]
-    frames = sorted(
-        random.Random(step).sample(range(num_frames), min(num_frames, recipe.dense_frames))
-    )
+    frames = dense_frames(batch, recipe, step)
     tracks = network.track_head is not None and step % recipe.track_every == 0
     size = (batch.images.shape[-2], batch.images.shape[-1])
     tokens = network.aggregator(batch.images)
@@ -202,12 +200,20 @@ def weighted_sum(terms: dict[str, Tensor], recipe: TrainingRecipe) -> Tensor:
     return torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
 
 
+def dense_frames(batch: Batch, recipe: TrainingRecipe, step: int) -> list[tuple[int, int]]:
+    """The (clip, frame) pairs of a step whose depth and points are punished."""
+    num_clips, num_frames = batch.images.shape[:2]
+    pairs = list(itertools.product(range(num_clips), range(num_frames)))
+    return random.Random(step).sample(pairs, min(len(pairs), recipe.dense_images))
+
+
 def _dense_terms(
-    outputs: Outputs, batch: Batch, frames: list[int], alpha: float
+    outputs: Outputs, batch: Batch, pairs: list[tuple[int, int]], alpha: float
 ) -> dict[str, Tensor]:
-    depth, truth = _required(outputs.depth).log(), batch.depth[:, frames].log()
+    clips, frames = (list(axis) for axis in zip(*pairs, strict=True))
+    depth, truth = _required(outputs.depth).log(), batch.depth[clips, frames][None].log()
     points = _required(outputs.points)
-    distance = (points - batch.points[:, frames]).abs().mean(dim=-1)  # b s H W
+    distance = (points - batch.points[clips, frames]).abs().mean(dim=-1)  # 1 pairs H W
     return {
         "depth": confidence_loss(
             (depth - truth).abs(), _required(outputs.depth_confidence), alpha=alpha

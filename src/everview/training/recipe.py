@@ -18,7 +18,7 @@ class TrainingRecipe:
     """Wall-clock time that the learning rate's schedule spans."""
     images_per_step: int = 16
     """Images of a step; longer clips mean fewer clips."""
-    clip_lengths: tuple[int, int] = (2, 5)
+    clip_lengths: tuple[int, int] = (2, 4)
     """Shortest and longest clip, in frames."""
     heights: tuple[int, ...] = (84, 98, 112)
     """Image heights in pixels; one per step."""
@@ -26,13 +26,13 @@ class TrainingRecipe:
     """Image width in pixels."""
     speeds: tuple[float, float] = (1.0, 4.0)
     """Motion between frames, as a multiple of the world's own; small ones are more frequent."""
-    dense_frames: int = 2
-    """Frames of a clip in which depth and points are punished: the heads are half the cost."""
-    track_every: int = 4
+    dense_images: int = 4
+    """Images of a step in which depth and points are punished: the heads would be half the cost."""
+    track_every: int = 6
     """Every how many steps the tracker is trained."""
     tracked_points: int = 32
     """Query points per clip."""
-    learning_rate: float = 6e-4
+    learning_rate: float = 8e-4
     """Peak of AdamW's learning rate."""
     warm_up_steps: int = 100
     """Linear warm-up."""

@@ -32,13 +32,13 @@ class Outputs:
 
     pose_encoding_iterations: Float[Tensor, "rounds b s 9"]
     """After each refinement round."""
-    depth: Float[Tensor, "b dense H W"] | None
+    depth: Float[Tensor, "clips dense H W"] | None
     """z-depth; `dense` is the number of frames for which it was asked."""
-    depth_confidence: Float[Tensor, "b dense H W"] | None
+    depth_confidence: Float[Tensor, "clips dense H W"] | None
     """>= 1."""
-    points: Float[Tensor, "b dense H W 3"] | None
+    points: Float[Tensor, "clips dense H W 3"] | None
     """In the first camera's frame."""
-    points_confidence: Float[Tensor, "b dense H W"] | None
+    points_confidence: Float[Tensor, "clips dense H W"] | None
     """>= 1."""
     track_iterations: Float[Tensor, "rounds b s t 2"] | None
     """Pixels after each refinement round."""

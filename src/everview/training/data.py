@@ -60,7 +60,7 @@ def make_batch(recipe: TrainingRecipe, step: int) -> Batch:
     clips = [
         sequence(
             training_seed(first + i), length, size=size,
-            speed=slow + (fast - slow) * dice.random() ** 2,
+            speed=slow + (fast - slow) * dice.random(),
         )
         for i in range(num_clips)
     ]  # fmt: skip

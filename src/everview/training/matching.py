@@ -77,7 +77,11 @@ class Matching(nn.Module):
         self, network: Network, tokens: Mapping[int, Tensor], batch: Batch, flow: Tensor,
         weight: Tensor,
     ) -> Tensor:  # fmt: skip
-        """Among the keys of the first and the token's own frame, the match shall win."""
+        """Among the keys of the first and the token's own frame, the match shall win.
+
+        The target is spread over the four patches around the match with bilinear weights, so that
+        the mean position under the attention is exact to less than a patch.
+        """
         agg = network.aggregator
         height, width = batch.depth.shape[-2:]
         grid = (height // self.patch_size, width // self.patch_size)
@@ -85,16 +89,18 @@ class Matching(nn.Module):
             grid, num_special=agg.num_special, head_dim=agg.head_dim, base=agg.rope_base,
             like=flow,
         )  # fmt: skip
-        target = _match(flow, grid) + agg.num_special  # b s n
+        target, share = _corners(flow, grid)  # b s n 4
+        target = target + agg.num_special
         losses = []
         for i in self.layers[:NUM_GUIDED]:
             block = cast(Block, agg.global_blocks[i])
             inputs = tokens[i][..., : tokens[i].shape[-1] // 2]  # frame output: what it was given
             scores = _scores(block, inputs, rotary, agg.num_special)  # b h s n (2 p)
-            wanted = target[:, None].expand(scores.shape[:-1])
-            entropy = F.cross_entropy(scores.flatten(0, 3), wanted.flatten(), reduction="none")
-            by_head = entropy.view(wanted.shape) * weight[:, None]
-            losses.append(by_head.sum() / (weight.sum() * wanted.shape[1]).clamp_min(1))
+            logs = F.log_softmax(scores, dim=-1)
+            heads = logs.shape[1]
+            at = logs.gather(-1, target[:, None].expand(-1, heads, -1, -1, -1))  # b h s n 4
+            entropy = -(at * share[:, None]).sum(dim=-1) * weight[:, None]
+            losses.append(entropy.sum() / (weight.sum() * heads).clamp_min(1))
         return torch.stack(losses).mean()
 
 
@@ -127,12 +133,24 @@ def patch_flow(
     return (pixels - here) / patch_size, in_front & inside & unhidden
 
 
-def _match(flow: Float[Tensor, "b s n 2"], grid: tuple[int, int]) -> Int[Tensor, "b s n"]:
-    """Index of the first frame's patch in which the match lies."""
+def _corners(
+    flow: Float[Tensor, "b s n 2"], grid: tuple[int, int]
+) -> tuple[Int[Tensor, "b s n 4"], Float[Tensor, "b s n 4"]]:
+    """Indices of the first frame's four patches around the match, and their bilinear weights."""
     y, x = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
-    column = (x.flatten() + flow[..., 0]).round().long().clamp(0, grid[1] - 1)
-    row = (y.flatten() + flow[..., 1]).round().long().clamp(0, grid[0] - 1)
-    return row * grid[1] + column
+    column = (x.flatten() + flow[..., 0]).clamp(0, grid[1] - 1)  # b s n
+    row = (y.flatten() + flow[..., 1]).clamp(0, grid[0] - 1)
+    left, top = column.floor(), row.floor()
+    right, bottom = (left + 1).clamp_max(grid[1] - 1), (top + 1).clamp_max(grid[0] - 1)
+    across, down = column - left, row - top
+    pairs = [
+        (top, left, (1 - down) * (1 - across)),
+        (top, right, (1 - down) * across),
+        (bottom, left, down * (1 - across)),
+        (bottom, right, down * across),
+    ]
+    index = torch.stack([(r * grid[1] + c).long() for r, c, _ in pairs], dim=-1)
+    return index, torch.stack([share for _, _, share in pairs], dim=-1)
 
 
 def _scores(

@@ -24,8 +24,8 @@ class TrainingRecipe:
     """Image heights in pixels; one per step."""
     width: int = 140
     """Image width in pixels."""
-    speeds: tuple[float, float] = (1.0, 4.0)
-    """Motion between frames, as a multiple of the world's own; small ones are more frequent."""
+    speeds: tuple[float, float] = (1.0, 6.0)
+    """Motion between frames, as a multiple of the world's own; evenly distributed."""
     dense_images: int = 4
     """Images of a step in which depth and points are punished: the heads would be half the cost."""
     track_every: int = 6

@@ -1,9 +1,11 @@
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from everview.model.network import build
 from everview.model.presets import presets
 from everview.training.data import _collate
-from everview.training.matching import Matching, _match, patch_flow
+from everview.training.matching import Matching, _corners, patch_flow
 from everview.world import sequence
 
 
@@ -33,7 +35,21 @@ def test_nothing_moves_before_a_camera_that_stands_still():
     flow, counts = patch_flow(batch, 14)
     assert counts.all()
     assert float(flow.abs().max()) < 1e-4
-    assert _match(flow, (3, 4)).tolist() == [[list(range(12))]]
+    index, share = _corners(flow.clamp(-1e-6, 1e-6) * 0, (3, 4))
+    assert index[..., 0].tolist() == [[list(range(12))]]
+    assert share[..., 0].eq(1).all()
+
+
+@given(st.lists(st.floats(-6, 6), min_size=24, max_size=24))
+def test_the_four_patches_around_a_corners_average_to_it(values):
+    flow = torch.tensor(values).view(1, 1, 12, 2)
+    index, share = _corners(flow, (3, 4))
+    torch.testing.assert_close(share.sum(dim=-1), torch.ones(1, 1, 12))
+    x = (share * (index % 4)).sum(dim=-1)
+    y = (share * (index // 4)).sum(dim=-1)
+    own = torch.arange(12)
+    torch.testing.assert_close(x, (own % 4 + flow[..., 0]).clamp(0, 3))
+    torch.testing.assert_close(y, (own // 4 + flow[..., 1]).clamp(0, 2))
 
 
 def test_readouts_begin_at_no_displacement_and_attention_undecided():
@@ -46,7 +62,7 @@ def test_readouts_begin_at_no_displacement_and_attention_undecided():
     assert 0.5 < float(losses["attention"].detach()) < 2 * torch.log(torch.tensor(2.0 * 17))
 
 
-def test_attention_that_looks_at_the_match_costs_little():
+def test_attention_that_looks_at_the_corners_costs_little():
     """Keys and queries that carry the patch's own index alone: standing still, the match wins."""
     network = build(presets["tiny"], seed=0)
     batch = _batch(sequence(3, 2, size=(42, 56)))

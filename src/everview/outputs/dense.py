@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import zarr
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from zarr.codecs import BloscCodec, ZstdCodec
 
-from everview.outputs.files import replace_file
+from everview.outputs.files import remove_partial_files, replace_file
 
 FRAMES_PER_SHARD = 64
 
@@ -82,7 +82,8 @@ class DenseWriter:
         if row == 0:
             self._create(maps)
         contiguous = {name: np.ascontiguousarray(values) for name, values in maps.items()}
-        replace_file(tail_file(self.tail, row), lambda path: save_file(contiguous, path))
+        content = save(contiguous)  # save_file would go through a file of its own naming
+        replace_file(tail_file(self.tail, row), lambda path: path.write_bytes(content))
         if (row + 1) % FRAMES_PER_SHARD == 0:
             self._fold(row + 1)
 
@@ -99,7 +100,8 @@ class DenseWriter:
         A move into the store that was cut short is done again with the last frame of its shard,
         which cannot have been finished: `append` had not returned.
         """
-        for path in self.tail.iterdir():
+        remove_partial_files(self.tail)
+        for path in self.tail.glob("[0-9]*.safetensors"):
             if int(path.name.split(".")[0]) >= num_rows:
                 path.unlink()
 

@@ -7,6 +7,8 @@ from typing import Any
 
 PARTIAL = ".partial"
 """Ending of files that are still being written; whoever finds one may delete it."""
+FOREIGN_PARTIAL = (".tmp*", "*.tmp")
+"""How libraries that write here, such as safetensors, name theirs."""
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -36,7 +38,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 def remove_partial_files(folder: Path) -> None:
     """Delete what an earlier process left half-written, here and in the folders below."""
-    for pattern in (f"*{PARTIAL}", f"*{PARTIAL}.*"):
+    for pattern in (f"*{PARTIAL}", f"*{PARTIAL}.*", *FOREIGN_PARTIAL):
         for path in folder.rglob(pattern):
             if path.is_file():
                 path.unlink(missing_ok=True)

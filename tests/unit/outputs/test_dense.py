@@ -88,3 +88,30 @@ def test_asking_for_a_frame_that_is_not_there_says_how_many_are(folders):
     writer.finish(1)
     with pytest.raises(IndexError, match="holds 1 frames; asked for 1"):
         DenseReader(*folders).read("depth", 1)
+
+
+def test_a_frame_goes_through_no_other_file_than_ours(folders, monkeypatch):
+    """Libraries leave files of their own naming behind when they are killed."""
+    monkeypatch.setattr("safetensors.numpy.save_file", None)
+    monkeypatch.setattr("everview.outputs.dense.save_file", None, raising=False)
+    writer = DenseWriter(*folders)
+    writer.append(0, _maps(0))
+    _check(DenseReader(*folders), 1)
+
+
+@pytest.mark.usefixtures("short_shards")
+def test_rubbish_of_a_killed_process_in_the_tail_does_not_stop_a_resume(folders):
+    writer = DenseWriter(*folders)
+    for row in range(3):
+        writer.append(row, _maps(row))
+    for name in (".tmpX1yZ9q", "00000003.partial.safetensors", "notes.tmp"):
+        (folders[1] / name).write_bytes(b"half a frame")
+    again = DenseWriter(*folders)
+    again.reopen(2)
+    assert [path.name for path in sorted(folders[1].iterdir())] == [
+        "00000000.safetensors", "00000001.safetensors",
+    ]  # fmt: skip
+    again.append(2, _maps(2))
+    again.finish(3)
+    _check(DenseReader(*folders), 3)
+    assert not folders[1].exists()

@@ -40,7 +40,8 @@ def test_json_refuses_what_other_readers_would_refuse(tmp_path):
 
 def test_what_a_killed_process_left_behind_is_removed_below_too(tmp_path):
     (tmp_path / "c").mkdir()
-    left = [tmp_path / "a.partial.mp4", tmp_path / "c" / "0.89ab.partial"]
+    names = ("a.partial.mp4", "c/0.89ab.partial", ".tmpAb12Cd", "c/.tmpZ9", "c/b.tmp")
+    left = [tmp_path / name for name in names]
     for path in [*left, tmp_path / "keep.txt"]:
         path.write_text("x")
     remove_partial_files(tmp_path)

@@ -43,21 +43,25 @@ class LayerMemory:
         """Bytes of the keys and values held."""
         if self._keys is None:
             return 0
-        return self.reserved_bytes // self._keys.shape[2] * self.num_tokens
+        return 2 * self._keys.nbytes // self._keys.shape[2] * self.num_tokens
 
     @property
     def reserved_bytes(self) -> int:
         """Bytes of the storage, unused room included."""
-        return 0 if self._keys is None else 2 * self._keys.nbytes
+        return sum(t.nbytes for t in (self._keys, self._values) if t is not None)
 
     def _reserve(self, like: Tensor, num_tokens: int) -> None:
-        capacity = 0 if self._keys is None else self._keys.shape[2]
-        if num_tokens <= capacity:
-            return
+        # One after the other, each complete in itself: less memory at the peak, and if there is
+        # none for the second, both still hold all tokens.
+        self._keys = self._grown(self._keys, like, num_tokens)
+        self._values = self._grown(self._values, like, num_tokens)
+
+    def _grown(self, old: Tensor | None, like: Tensor, num_tokens: int) -> Tensor:
+        capacity = 0 if old is None else old.shape[2]
+        if old is not None and num_tokens <= capacity:
+            return old
         shape = (*like.shape[:2], max(num_tokens, 2 * capacity), like.shape[3])
-        for name in ("_keys", "_values"):  # one after the other: less memory at the peak
-            grown = torch.empty(shape, dtype=like.dtype, device=like.device)
-            old = getattr(self, name)
-            if old is not None:
-                grown[:, :, : self.num_tokens] = old[:, :, : self.num_tokens]
-            setattr(self, name, grown)
+        grown = torch.empty(shape, dtype=like.dtype, device=like.device)
+        if old is not None:
+            grown[:, :, : self.num_tokens] = old[:, :, : self.num_tokens]
+        return grown

@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from everview.errors import InputError
-from everview.memory.layer_memory import LayerMemory
 from everview.memory.policies import MemoryPolicy, parse
 from everview.memory.state import StreamState, TrackedGroup
 
@@ -18,31 +17,36 @@ FORMAT = "everview.stream.1"
 """Name and version of the file format."""
 
 
-def write_state(state: StreamState, path: Path, *, policy: str, config: dict[str, Any]) -> None:
+def write_state(state: StreamState, path: Path, *, policy: str, network: dict[str, Any]) -> None:
     """Write all that is needed to go on.
 
     Args:
         path: replaced only when the whole file is on disk.
         policy: memory policy as text.
-        config: of the network, to refuse another one when resuming.
+        network: plain values that tell the network, to refuse another one when resuming; with the
+            architecture under `config`.
     """
     header = {
         "format": FORMAT,
         "policy": policy,
-        "config": config,
+        "network": network,
         "camera_cache": state.camera_cache,
         "batch": state.batch,
         "num_frames": state.num_frames,
         "image_size": state.image_size,
-        "num_recent": [len(group.recent) for group in state.groups],
+        "groups": [
+            {"frame": group.frame, "points": group.points, "num_recent": len(group.recent)}
+            for group in state.groups
+        ],
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".tmp")
     save_file(_tensors(state), partial, metadata={"everview": json.dumps(header)})
     partial.replace(path)
 
 
 def read_state(
-    path: Path, *, config: dict[str, Any], device: torch.device
+    path: Path, *, network: dict[str, Any], device: torch.device
 ) -> tuple[StreamState, MemoryPolicy]:
     """Read what `write_state` wrote.
 
@@ -54,20 +58,25 @@ def read_state(
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             header = json.loads((file.metadata() or {}).get("everview", "{}"))
-            _check(header, path, config)
+            _check(header, path, network)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is damaged ({error}): save the stream again") from error
-    return _state(header, tensors, config), parse(header["policy"])
+        return _state(header, tensors, network["config"]), parse(header["policy"])
+    except (SafetensorError, json.JSONDecodeError, KeyError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{path} is damaged ({reason}): save the stream again") from error
 
 
-def _check(header: dict[str, Any], path: Path, config: dict[str, Any]) -> None:
+def _check(header: dict[str, Any], path: Path, network: dict[str, Any]) -> None:
     if header.get("format") != FORMAT:
         raise InputError(
             f"{path} has format {header.get('format')!r}, this version reads {FORMAT!r}"
         )
-    if header["config"] != json.loads(json.dumps(config)):
-        raise InputError(f"{path} belongs to a network of another architecture: load that one")
+    theirs, ours = header["network"], json.loads(json.dumps(network))
+    for key, value in ours.items():
+        if theirs.get(key) != value:
+            what = "architecture" if key == "config" else key
+            shown = "" if key == "config" else f" ({theirs.get(key)}, this one has {value})"
+            raise InputError(f"{path} belongs to a network of another {what}{shown}: load that one")
 
 
 def _tensors(state: StreamState) -> dict[str, Tensor]:
@@ -98,18 +107,20 @@ def _state(
     state.num_frames = header["num_frames"]
     state.image_size = None if header["image_size"] is None else tuple(header["image_size"])
     for name, memory in state.memories().items():
-        _fill(memory, tensors, name)
+        if state.num_frames:
+            memory.append(tensors[f"{name}.keys"], tensors[f"{name}.values"])
     prefix = "tokens."
     state.tokens = {int(n[len(prefix) :]): t for n, t in tensors.items() if n.startswith(prefix)}
     num_maps = sum(name.startswith("recent_maps.") for name in tensors)
     state.recent_maps = [tensors[f"recent_maps.{i}"] for i in range(num_maps)]
-    for i, num_recent in enumerate(header["num_recent"]):
-        recent = [tensors[f"groups.{i}.recent.{j}"] for j in range(num_recent)]
-        queries, query_map = tensors[f"groups.{i}.queries"], tensors[f"groups.{i}.map"]
-        state.groups.append(TrackedGroup(queries=queries, query_map=query_map, recent=recent))
+    for i, entry in enumerate(header["groups"]):
+        state.groups.append(
+            TrackedGroup(
+                frame=entry["frame"],
+                points=entry["points"],
+                queries=tensors[f"groups.{i}.queries"],
+                query_map=tensors[f"groups.{i}.map"],
+                recent=[tensors[f"groups.{i}.recent.{j}"] for j in range(entry["num_recent"])],
+            )
+        )
     return state
-
-
-def _fill(memory: LayerMemory, tensors: dict[str, Tensor], name: str) -> None:
-    if f"{name}.keys" in tensors:
-        memory.append(tensors[f"{name}.keys"], tensors[f"{name}.values"])

@@ -1,5 +1,6 @@
 """StreamState: all that one stream remembers."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,6 +16,10 @@ CameraCache = Literal["per_round", "shared"]
 class TrackedGroup:
     """Points that were asked for in the same frame, and the feature map of that frame."""
 
+    frame: int
+    """Index of the query frame."""
+    points: list[int]
+    """Numbers of these points, in the order in which all points were asked for."""
     queries: Float[Tensor, "b t 2"]
     """Pixel (x, y) in the query frame."""
     query_map: Float[Tensor, "b c h w"]
@@ -75,6 +80,25 @@ class StreamState:
             named |= {f"camera.{r}.{i}": memory for i, memory in enumerate(blocks)}
         return named
 
+    def mark(self) -> "Mark":
+        """How things stand, to come back to if a step fails."""
+        return Mark(
+            tokens_held=[memory.num_tokens for memory in self.memories().values()],
+            num_frames=self.num_frames,
+            image_size=self.image_size,
+            tokens=self.tokens,
+            recent_maps=self.recent_maps,
+            groups=[dataclasses.replace(group) for group in self.groups],
+        )
+
+    def roll_back(self, mark: "Mark") -> None:
+        """Forget everything since `mark`."""
+        for memory, held in zip(self.memories().values(), mark.tokens_held, strict=True):
+            memory.truncate(held)
+        self.num_frames, self.image_size = mark.num_frames, mark.image_size
+        self.tokens, self.recent_maps = mark.tokens, mark.recent_maps
+        self.groups = mark.groups
+
     def num_tokens(self) -> int:
         """Tokens held per aggregator layer."""
         return self.layers[0].num_tokens
@@ -83,8 +107,24 @@ class StreamState:
         """Bytes of the aggregator's keys and values: 2 * layers * tokens * width * bytes each."""
         return sum(memory.used_bytes for memory in self.layers)
 
+    def fixed_bytes(self) -> int:
+        """Bytes that do not grow with the number of frames: latest tokens, feature maps."""
+        maps = [*self.recent_maps, *(g.query_map for g in self.groups), *self.tokens.values()]
+        return sum(tensor.nbytes for tensor in maps)
+
     def reserved_bytes(self) -> int:
         """Bytes of everything held, unused room included."""
-        maps = [*self.recent_maps, *(g.query_map for g in self.groups), *self.tokens.values()]
         memories = sum(memory.reserved_bytes for memory in self.memories().values())
-        return memories + sum(tensor.nbytes for tensor in maps)
+        return memories + self.fixed_bytes()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mark:
+    """A moment of a stream; cheap, because tensors in it are never changed in place."""
+
+    tokens_held: list[int]
+    num_frames: int
+    image_size: tuple[int, int] | None
+    tokens: dict[int, Tensor]
+    recent_maps: list[Tensor]
+    groups: list[TrackedGroup]

@@ -18,7 +18,7 @@ NOT_ARCHITECTURE = frozenset({"model", "num_parameters", "weights_storage_dtype"
 class PatchEncoderConfig:
     """The DINOv2-shaped encoder that turns each frame into patch tokens."""
 
-    type: Literal["dinov2_reg"] = "dinov2_reg"
+    type: str = "dinov2_reg"
     """Kind of encoder; only DINOv2 with registers exists."""
     img_size: int = 518
     """Side in pixels of the square image that the position embedding belongs to."""
@@ -96,9 +96,9 @@ class DenseHeadConfig:
     """Which aggregator layers (pairs, from 0) feed the four levels."""
     output_dim: int = 2
     """Channels of the map, the last one being the confidence logit."""
-    activation: Literal["exp", "inv_log"] = "exp"
+    activation: str = "exp"
     """How values leave: exp (depth) or sign(z) * expm1(|z|) (points)."""
-    conf_activation: Literal["expp1"] = "expp1"
+    conf_activation: str = "expp1"
     """How confidence leaves: 1 + exp."""
     pos_embed: bool = True
     """Whether the UV position embedding is added."""
@@ -251,6 +251,10 @@ def _check(config: Config) -> None:
         enc.img_size % config.patch_size == 0,
         f"patch_embed.img_size {enc.img_size} must be a multiple of patch_size {config.patch_size}",
     )
+    _require(
+        enc.embed_dim % enc.num_heads == 0,
+        f"patch_embed: {enc.embed_dim} channels cannot be split into {enc.num_heads} heads",
+    )
     _require(enc.interpolate_offset == 0, "patch_embed.interpolate_offset must be 0")
     _require(
         agg.embed_dim % (4 * agg.num_heads) == 0,
@@ -279,11 +283,37 @@ def _check_head(name: str, head: Any, aggregator: AggregatorConfig) -> None:  # 
         f"{name}.intermediate_layer_idx must be 4 layers within 0..{aggregator.depth - 1}, "
         f"got {list(layers)}",
     )
+    _check_numbers(name, head)
     if isinstance(head, TrackHeadConfig):
         _require(
             head.down_ratio == head.stride,
             f"track_head.down_ratio {head.down_ratio} must equal track_head.stride {head.stride}",
         )
+
+
+def _check_numbers(name: str, head: Any) -> None:  # noqa: ANN401
+    """Counts, divisibility and kinds of activation of one head."""
+    for key in ("num_iterations", "iters", "trunk_depth", "corr_levels", "num_virtual_tracks"):
+        _require(getattr(head, key, 1) >= 1, f"{name}.{key} must be at least 1")
+    if isinstance(head, DenseHeadConfig):
+        _require(
+            head.activation in ("exp", "inv_log") and head.conf_activation == "expp1",
+            f"{name}.activation must be 'exp' or 'inv_log' and conf_activation 'expp1', got "
+            f"{head.activation!r} and {head.conf_activation!r}",
+        )
+        _require(head.down_ratio == 1, f"{name}.down_ratio must be 1, got {head.down_ratio}")
+        _require(head.output_dim >= 2, f"{name}.output_dim must be at least 2")
+        _require(head.features % 2 == 0, f"{name}.features must be even, got {head.features}")
+        embedded = (*head.out_channels, head.features // 2) if head.pos_embed else ()
+        _require(
+            all(channels % 4 == 0 for channels in embedded),
+            f"{name}.out_channels and features / 2 must be multiples of 4 for the position "
+            f"embedding, got {list(head.out_channels)} and {head.features}",
+        )
+    if isinstance(head, TrackHeadConfig):
+        _require(head.features % 4 == 0, f"{name}.features must be a multiple of 4")
+    heads, width = getattr(head, "num_heads", 1), getattr(head, "hidden_size", head.dim_in)
+    _require(width % heads == 0, f"{name}: {width} channels cannot be split into {heads} heads")
 
 
 def _require(condition: bool, message: str) -> None:

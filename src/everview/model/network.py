@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from everview.errors import ConfigError
+from everview.frames.preprocess import preprocess
+from everview.geometry.pixel_map import PixelMap
 from everview.geometry.prediction import Prediction
 from everview.memory.policies import parse
 from everview.memory.state import CameraCache, StreamState
@@ -104,10 +107,13 @@ class Network(nn.Module):
         Raises:
             ConfigError: if shape or dtype of the images or queries do not fit the network.
         """
-        pixel_map = None if isinstance(images, Tensor) else images[0].pixel_map
-        if not isinstance(images, Tensor):
-            images = torch.stack([frame.image for frame in images])
-        with torch.no_grad():
+        pixel_map = None
+        if not isinstance(images, Tensor | np.ndarray):
+            pixels, maps = zip(*(self.pixels_of(frame) for frame in images), strict=True)
+            images = torch.stack(pixels)
+            pixel_map = maps[0] if all(found == maps[0] for found in maps) else None
+        images = torch.as_tensor(images)
+        with torch.no_grad(), self.own_precision():
             images = self.check_images(images[None] if images.ndim == 4 else images)
             queries = None if query_points is None else self.check_points(query_points, len(images))
             outputs = self.predict(images, queries)
@@ -238,6 +244,28 @@ class Network(nn.Module):
                 module.to(dtype)
         return self
 
+    def own_precision(self) -> torch.autocast:
+        """A context without autocast: projections and heads have their own dtypes."""
+        return torch.autocast(device_type=self.device.type, enabled=False)
+
+    def pixels_of(self, image: Any) -> tuple[Tensor, PixelMap | None]:  # noqa: ANN401
+        """Pixels of a tensor, an array, a `Frame` or the result of `everview.preprocess`.
+
+        A frame with its original pixels is preprocessed for this network.
+        """
+        if isinstance(image, Tensor | np.ndarray):
+            return torch.as_tensor(image), None
+        if not hasattr(image, "image"):
+            raise ConfigError(
+                f"an image must be a tensor 3 H W or a Frame (everview.read), got "
+                f"{type(image).__name__}: use everview.preprocess"
+            )
+        if image.pixel_map is not None:
+            return image.image, image.pixel_map
+        bytes_ = (image.image * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        prepared = preprocess(bytes_, self.input_size)
+        return prepared.image, prepared.pixel_map
+
     def check_images(self, images: Tensor) -> Float[Tensor, "b s 3 H W"]:
         """Images on the network's device and dtype.
 
@@ -253,7 +281,8 @@ class Network(nn.Module):
                 f"images must be b s 3 H W (a frame 3 H W) with H and W multiples of {patch}; got "
                 f"{tuple(images.shape)}: resize with everview.preprocess"
             )
-        return images.to(device=self.device, dtype=self.dtype, non_blocking=True)
+        to_gpu = self.device.type == "cuda"  # elsewhere the copy could be read before it is done
+        return images.to(device=self.device, dtype=self.dtype, non_blocking=to_gpu)
 
     def check_points(self, points: Tensor, batch: int) -> Float[Tensor, "b t 2"]:
         """Query points on the network's device and dtype.

@@ -1,5 +1,6 @@
 """Stream: one video going through a causal network, frame by frame."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from everview.geometry.prediction import Prediction
 from everview.memory.policies import MemoryPolicy
 from everview.memory.snapshots import read_state, write_state
 from everview.memory.state import StreamState
-from everview.model.tracking import follow, remember_map, start_group
+from everview.model.tracking import check_frame_size, follow, remember_map, start_group
 
 if TYPE_CHECKING:
     from everview.model.network import Network
@@ -33,6 +34,8 @@ class StreamReport:
     """Everything reserved for this stream, unused room included."""
     policy: str
     """What is forgotten."""
+    fixed_bytes: int
+    """The part of `state_bytes` that does not grow with the number of frames."""
     evictions: int
     """Tokens forgotten so far, per aggregator layer."""
 
@@ -68,13 +71,14 @@ class Stream:
         """Predict the next frame, s = 1.
 
         Args:
-            image: a `Frame` made for this network, 3 H W, or b 3 H W; RGB in [0, 1].
+            image: 3 H W or b 3 H W at the network's size, RGB in [0, 1]; or a `Frame`, which is
+                preprocessed if it still has its original pixels. Frames with flags are not refused:
+                ask `frame.usable` to leave out black or corrupt ones.
 
         Raises:
             ConfigError: if shape, dtype or batch do not fit; the stream is then unchanged.
         """
-        pixel_map = None if isinstance(image, Tensor) else image.pixel_map
-        pixels: Tensor = image if isinstance(image, Tensor) else image.image
+        pixels, pixel_map = self._network.pixels_of(image)
         pixels = pixels[None] if pixels.ndim == 3 else pixels
         return self._advance(pixels[:, None], pixel_map)
 
@@ -85,10 +89,16 @@ class Stream:
             ConfigError: as `step`.
         """
         state = self._open()
-        if images.ndim == 5 and (state.camera_cache == "shared" or state.groups):
-            # Sharing makes rounds depend on the order of frames; tracks are a matter of frames too.
+        images = self._network.check_images(images)
+        if state.camera_cache == "per_round" and not state.groups:
+            return self._advance(images)
+        # Sharing makes rounds depend on the order of frames, and tracks are a matter of frames too.
+        mark = state.mark()
+        try:
             return _joined([self._advance(images[:, i : i + 1]) for i in range(images.shape[1])])
-        return self._advance(images)
+        except BaseException:
+            state.roll_back(mark)
+            raise
 
     @torch.no_grad()
     def track(self, points: Tensor) -> None:
@@ -98,13 +108,13 @@ class Stream:
             points: b t 2 or t 2, pixels (x, y) of the latest frame.
 
         Raises:
-            ConfigError: if no frame was seen, the shape is wrong, the network has no track head, or
-                points were asked for in too many different frames.
+            ConfigError: if no frame was seen, the shape is wrong, or the network has no track head.
         """
         state = self._open()
         if state.num_frames == 0:
             raise ConfigError("track() needs a frame: call step() first, then give its pixels")
-        start_group(self._network, state, self._network.check_points(points, state.batch))
+        with self._network.own_precision():
+            start_group(self._network, state, self._network.check_points(points, state.batch))
 
     def report(self) -> StreamReport:
         """Frames, tokens and bytes held, policy, evictions."""
@@ -115,13 +125,14 @@ class Stream:
             cache_bytes=state.cache_bytes(),
             state_bytes=state.reserved_bytes(),
             policy=self._policy.text,
+            fixed_bytes=state.fixed_bytes(),
             evictions=0,
         )
 
     def save(self, path: str | Path) -> None:
         """Write everything needed to go on later, atomically; `Network.resume` reads it."""
-        config = self._network.config.to_dict()
-        write_state(self._open(), Path(path), policy=self._policy.text, config=config)
+        described = _describe(self._network)
+        write_state(self._open(), Path(path), policy=self._policy.text, network=described)
 
     @torch.no_grad()
     def _advance(self, images: Tensor, pixel_map: Any = None) -> Prediction:  # noqa: ANN401
@@ -133,13 +144,13 @@ class Stream:
                 f"this stream has batch {state.batch}, got a batch of {len(images)}: "
                 f"start it with model.stream(batch={len(images)})"
             )
-        memories = state.memories().values()
-        held = [memory.num_tokens for memory in memories]
+        check_frame_size(state, (images.shape[3], images.shape[4]))
+        mark = state.mark()
         try:
-            return self._predict(state, images, pixel_map)
+            with self._network.own_precision():
+                return self._predict(state, images, pixel_map)
         except BaseException:
-            for memory, num_tokens in zip(memories, held, strict=True):
-                memory.truncate(num_tokens)
+            state.roll_back(mark)
             raise
 
     def _predict(self, state: StreamState, images: Tensor, pixel_map: Any) -> Prediction:  # noqa: ANN401
@@ -174,8 +185,21 @@ class Stream:
 
 def resume(network: "Network", path: Path) -> Stream:
     """See `Network.resume`."""
-    state, policy = read_state(path, config=network.config.to_dict(), device=network.device)
+    state, policy = read_state(path, network=_describe(network), device=network.device)
     return Stream(network, state, policy)
+
+
+def _describe(network: "Network") -> dict[str, Any]:
+    """What a saved stream must agree on: architecture, precision, a sample of the weights."""
+    samples = [
+        parameter.detach().flatten()[:4].double().cpu() for parameter in network.parameters()
+    ]
+    digest = hashlib.sha256(torch.cat(samples).numpy().tobytes()).hexdigest()
+    return {
+        "config": network.config.to_dict(),
+        "precision": f"{network.precision} {network.dtype}",
+        "weights": digest[:16],
+    }
 
 
 def _joined(predictions: list[Prediction]) -> Prediction:

@@ -6,6 +6,7 @@ and starts where the points were last seen. Cost per frame: one feature map, and
 `iters` rounds of the tracker on at most NUM_RECENT + 2 maps; constant in the length of the stream.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,29 +23,54 @@ NUM_RECENT = 4
 """Feature maps of the latest frames that are kept."""
 
 MAX_QUERY_FRAMES = 8
-"""Different frames in which points may be asked for; each keeps its feature map."""
+"""Different frames whose feature maps are kept as the place where points were asked for."""
 
 
 def start_group(network: "Network", state: StreamState, queries: Float[Tensor, "b t 2"]) -> None:
     """Remember the latest frame's feature map as the place where `queries` were asked for.
 
+    Points of one frame share a map. Beyond MAX_QUERY_FRAMES maps the points of the oldest one are
+    anchored anew where they were last found, on the latest frame: memory stays bounded and every
+    point is still followed, at the price of some drift.
+
     Raises:
-        ConfigError: if the network has no track head, the frame is too small for it, or points were
-            asked for in MAX_QUERY_FRAMES frames already.
+        ConfigError: if the network has no track head or the frame is too small for it.
     """
-    if len(state.groups) >= MAX_QUERY_FRAMES:
-        raise ConfigError(
-            f"points were asked for in {MAX_QUERY_FRAMES} frames already, more are not kept: "
-            "give all points of a frame in one call, or start a new stream"
-        )
     assert state.image_size is not None, "a frame was seen"
+    latest = state.num_frames - 1
+    first = sum(len(group.points) for group in state.groups)
+    points = list(range(first, first + queries.shape[1]))
+    newest = state.groups[-1] if state.groups else None
+    if newest is not None and newest.frame == latest:
+        newest.queries = torch.cat([newest.queries, queries], dim=1)
+        newest.points = newest.points + points
+        return
     head = network.require_track_head()
     if state.recent_maps:
         query_map = state.recent_maps[-1]
     else:
         query_map = network.track_features(state.tokens, state.image_size)[:, 0]
     head.tracker.check_size(query_map)
-    state.groups.append(TrackedGroup(queries=queries, query_map=query_map))
+    if len(state.groups) == MAX_QUERY_FRAMES:
+        oldest, *state.groups = state.groups
+        queries = torch.cat([oldest.recent[-1], queries], dim=1)
+        points = oldest.points + points
+    state.groups.append(
+        TrackedGroup(frame=latest, points=points, queries=queries, query_map=query_map)
+    )
+
+
+def check_frame_size(state: StreamState, size: tuple[int, int]) -> None:
+    """Refuse a frame of another size while points are followed.
+
+    Raises:
+        ConfigError: naming both sizes.
+    """
+    if state.groups and state.image_size != size:
+        raise ConfigError(
+            f"points are followed on frames of {state.image_size}, got {size} (height, width): "
+            "give frames of one size, or start a new stream"
+        )
 
 
 def follow(
@@ -52,11 +78,12 @@ def follow(
 ) -> dict[str, Tensor]:
     """Where all points asked for so far are in the newest frame: the fields of a Prediction."""
     found = [_follow_group(network, state, group, newest) for group in state.groups]
-    tracks, visibility, confidence = (torch.cat(part, dim=2) for part in zip(*found, strict=True))
+    tracks, visibility, confidence = (_joined(state, part) for part in zip(*found, strict=True))
+    result = {"tracks": tracks, "visibility": visibility, "track_confidence": confidence}
     return {
-        "tracks": tracks,
-        "visibility": visibility.sigmoid(),
-        "track_confidence": confidence.sigmoid(),
+        name: value if name == "tracks" else value.sigmoid()
+        for name, value in result.items()
+        if value is not None
     }
 
 
@@ -65,14 +92,13 @@ def remember_map(
 ) -> None:
     """Keep the newest map and what was found in it, and drop what has become too old."""
     state.recent_maps = [*state.recent_maps, newest][-NUM_RECENT:]
-    sizes = [group.queries.shape[1] for group in state.groups]
-    for group, points in zip(state.groups, tracks[:, 0].split(sizes, dim=1), strict=True):
-        group.recent = [*group.recent, points][-NUM_RECENT:]
+    for group in state.groups:
+        group.recent = [*group.recent, tracks[:, 0, group.points]][-NUM_RECENT:]
 
 
 def _follow_group(
     network: "Network", state: StreamState, group: TrackedGroup, newest: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Tracks b 1 t 2 in pixels and two logits b 1 t of one group, in the newest frame."""
     since = len(group.recent)
     maps = torch.stack([group.query_map, *state.recent_maps[len(state.recent_maps) - since :],
@@ -82,4 +108,17 @@ def _follow_group(
     rounds, visibility, confidence = network.require_track_head().tracker(
         maps, group.queries, guess
     )
-    return rounds[-1][:, -1:], visibility[:, -1:], confidence[:, -1:]
+    last_confidence = None if confidence is None else confidence[:, -1:]
+    return rounds[-1][:, -1:], visibility[:, -1:], last_confidence
+
+
+def _joined(state: StreamState, parts: Sequence[Tensor | None]) -> Tensor | None:
+    """Values of all groups (b 1 t or b 1 t 2), in the order in which the points were asked for."""
+    present = [part for part in parts if part is not None]
+    if not present:
+        return None
+    values = torch.cat(present, dim=2)
+    points = [point for group in state.groups for point in group.points]
+    if points == sorted(points):
+        return values
+    return values[:, :, sorted(range(len(points)), key=points.__getitem__)]

@@ -44,8 +44,13 @@ def config_of(source: Source, shapes: Shapes, *, attention: Attention | None = N
         config = presets[source.checkpoint.preset]
     if config is not None:
         return config if attention is None else dataclasses.replace(config, attention=attention)
-    guessed = _without_absent_heads(_preset_of(shapes, source), shapes, source)
-    return dataclasses.replace(guessed, attention=attention or _attention_of(source))
+    preset = _preset_of(shapes, source)
+    guessed = _without_absent_heads(preset, shapes, source)
+    if attention is None:
+        other: Attention = "global" if preset.attention == "causal" else "causal"
+        is_ambiguous = dataclasses.replace(preset, attention=other) in presets.values()
+        attention = _attention_of(source) if is_ambiguous else preset.attention
+    return dataclasses.replace(guessed, attention=attention)
 
 
 def read_config(path: Path) -> Config | None:

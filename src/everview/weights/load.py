@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +55,7 @@ def load(
     precision: str = "auto",
     revision: str | None = None,
     attention: Attention | None = None,
-    config: Config | None = None,
+    config: Config | Mapping[str, Any] | None = None,
 ) -> Network:
     """Load a model, ready for inference.
 
@@ -81,6 +82,8 @@ def load(
     dtype = pick_dtype(precision, target)
     found = find_source(source, revision=revision)
     stored = open_weights(found.path)
+    if isinstance(config, Mapping):
+        config = Config.from_dict(config)
     if config is None:
         config = config_of(found, stored.shapes, attention=attention)
     elif attention is not None:

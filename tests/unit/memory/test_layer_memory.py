@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,3 +44,17 @@ def test_truncate_undoes_appends():
 
 def test_an_empty_memory_holds_nothing():
     assert LayerMemory().used_bytes == LayerMemory().reserved_bytes == 0
+
+
+def test_storage_that_runs_out_halfway_leaves_all_tokens_in_place(monkeypatch):
+    memory = LayerMemory()
+    memory.append(tokens(2), -tokens(2))
+    calls, empty = iter([False, True]), torch.empty
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "empty", lambda *a, **k: 1 / 0 if next(calls) else empty(*a, **k))
+        with pytest.raises(ZeroDivisionError):
+            memory.append(tokens(1, 2), -tokens(1, 2))
+    memory.append(tokens(1, 2), -tokens(1, 2))
+    keys, values = memory.read()
+    torch.testing.assert_close(keys, tokens(3), rtol=0, atol=0)
+    torch.testing.assert_close(values, -tokens(3), rtol=0, atol=0)

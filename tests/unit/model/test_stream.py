@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -7,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from everview.errors import ConfigError, InputError
 from everview.frames.frame import Frame
+from everview.frames.preprocess import preprocess
 from everview.geometry.pixel_map import PixelMap
 from everview.model.config import Config
 from everview.model.network import build
@@ -149,13 +151,49 @@ class TestTracks:
         assert len(stream._state.recent_maps) == NUM_RECENT
         assert len(stream._state.groups[0].recent) == NUM_RECENT
 
-    def test_too_many_query_frames_are_refused(self, tiny):
+    def test_points_of_one_frame_share_its_map(self, tiny):
         stream = tiny.stream()
-        for _ in range(MAX_QUERY_FRAMES):
+        stream.step(torch.rand(3, 56, 84))
+        for _ in range(MAX_QUERY_FRAMES + 1):
+            stream.track(torch.rand(1, 2, 2) * 50)
+        assert len(stream._state.groups) == 1
+        pred = stream.step(torch.rand(3, 56, 84))
+        assert pred.tracks.shape == (1, 1, 2 * (MAX_QUERY_FRAMES + 1), 2)
+
+    def test_points_of_many_frames_are_followed_with_a_bounded_number_of_maps(self, tiny):
+        network = build(presets["tiny"], seed=1)
+        stream = network.stream()
+        for _ in range(MAX_QUERY_FRAMES + 3):
             stream.step(torch.rand(3, 56, 84))
             stream.track(torch.rand(1, 2, 2) * 50)
-        with pytest.raises(ConfigError, match="one call"):
-            stream.track(torch.rand(1, 2, 2))
+        before = stream.step(torch.rand(3, 56, 84))
+        assert before.tracks.shape == (1, 1, 2 * (MAX_QUERY_FRAMES + 3), 2)
+        assert len(stream._state.groups) == MAX_QUERY_FRAMES
+        numbers = [point for group in stream._state.groups for point in group.points]
+        assert sorted(numbers) == list(range(2 * (MAX_QUERY_FRAMES + 3)))
+        assert numbers != sorted(numbers)
+        for group in stream._state.groups:  # tracks leave in the order of asking
+            given = before.tracks[0, 0, group.points]
+            torch.testing.assert_close(given, group.recent[-1][0], rtol=0, atol=0)
+
+    def test_another_size_of_frame_is_refused_while_points_are_followed(self, tiny):
+        stream = tiny.stream()
+        stream.step(torch.rand(3, 56, 84))
+        stream.track(torch.rand(1, 2, 2))
+        stream.step(torch.rand(3, 56, 84))
+        with pytest.raises(ConfigError, match="frames of one size"):
+            stream.step(torch.rand(3, 56, 56))
+        assert stream.step(torch.rand(3, 56, 84)).tracks.shape == (1, 1, 2, 2)
+
+    def test_a_network_without_track_confidence_gives_none(self):
+        values = presets["tiny"].to_dict()
+        values["track_head"]["predict_conf"] = False
+        stream = build(values).stream()
+        stream.step(torch.rand(3, 56, 84))
+        stream.track(torch.rand(1, 2, 2))
+        pred = stream.step(torch.rand(3, 56, 84))
+        assert pred.track_confidence is None
+        assert pred.visibility.shape == (1, 1, 2)
 
     def test_tracks_go_on_after_a_resume(self, tiny, tmp_path):
         frames = torch.rand(5, 3, 56, 84)
@@ -210,3 +248,72 @@ class TestSavedState:
     def test_another_network_is_refused(self, saved):
         with pytest.raises(InputError, match="another architecture"):
             build(presets["mini"]).resume(saved)
+
+    def test_other_weights_or_another_precision_are_refused(self, saved):
+        with pytest.raises(InputError, match="another weights"):
+            build(presets["tiny"], seed=2).resume(saved)
+        with pytest.raises(InputError, match=r"another precision .*bfloat16"):
+            build(presets["tiny"], seed=1).set_precision(torch.bfloat16).resume(saved)
+
+    def test_a_missing_tensor_or_header_entry_is_named(self, tiny, saved):
+        with safe_open(saved, "pt") as file:
+            header = json.loads(file.metadata()["everview"])
+        tensors = load_file(saved)
+        del tensors["layers.0.keys"]
+        save_file(tensors, saved, metadata={"everview": json.dumps(header)})
+        with pytest.raises(InputError, match=r"layers\.0\.keys' is missing"):
+            tiny.resume(saved)
+        del header["policy"]
+        save_file(load_file(saved), saved, metadata={"everview": json.dumps(header)})
+        with pytest.raises(InputError, match="is damaged"):
+            tiny.resume(saved)
+
+    def test_the_folder_of_the_file_is_made(self, tiny, tmp_path):
+        tiny.stream().save(tmp_path / "new" / "s.safetensors")
+        assert tiny.resume(tmp_path / "new" / "s.safetensors").num_frames == 0
+
+
+class TestInputs:
+    def test_a_frame_with_its_original_pixels_is_preprocessed(self, tiny):
+        frame = Frame(image=torch.rand(3, 60, 80), timestamp=0.0, index=0, original_size=(60, 80))
+        pred = tiny.stream().step(frame)
+        assert pred.depth.shape == (1, 1, 42, 56)
+        assert pred.at("original").depth.shape == (1, 1, 60, 80)
+
+    def test_arrays_and_preprocessed_images_are_taken(self, tiny):
+        prepared = preprocess(np.zeros((60, 80, 3), np.uint8), 56)
+        assert tiny.stream().step(prepared).pixel_map is not None
+        assert tiny.stream().step(prepared.image.numpy()).depth.shape == (1, 1, 42, 56)
+        assert tiny([prepared, prepared]).depth.shape == (1, 2, 42, 56)
+
+    def test_something_else_is_refused_by_name(self, tiny):
+        with pytest.raises(ConfigError, match="got str"):
+            tiny.stream().step("frame.png")
+
+    def test_frames_of_different_originals_have_no_common_original(self, tiny):
+        frames = [preprocess(np.zeros((h, 80, 3), np.uint8), 56) for h in (60, 61)]
+        assert tiny(frames).pixel_map is None
+
+    @pytest.mark.parametrize("call", ["clip", "step"])
+    def test_ambient_autocast_changes_nothing(self, tiny, clip, call):
+        def run():
+            return tiny(clip) if call == "clip" else tiny.stream().step(clip[:, 0])
+
+        expected = run()
+        with torch.autocast("cpu", torch.bfloat16):
+            got = run()
+        torch.testing.assert_close(got.depth, expected.depth, rtol=0, atol=0)
+
+    def test_a_prefill_that_fails_midway_changes_nothing(self, tiny, clip, monkeypatch):
+        stream = tiny.stream(camera_cache="shared")
+        stream.step(clip[:, 0])
+        calls = iter([False, True])
+        dense = tiny.dense
+        with monkeypatch.context() as patch:
+            patch.setattr(tiny, "dense", lambda *a: 1 / 0 if next(calls) else dense(*a))
+            with pytest.raises(ZeroDivisionError):
+                stream.prefill(clip[:, 1:3])
+        assert stream.num_frames == 1
+        assert stream.report().tokens == 5 + 24
+        with pytest.raises(ConfigError, match="b s 3 H W"):
+            stream.prefill(clip[:, :0])

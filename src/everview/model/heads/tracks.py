@@ -11,7 +11,7 @@ from everview.model.heads.dense import DptFeatures
 from everview.model.heads.update_transformer import UpdateTransformer
 from everview.model.layers.block import Mlp
 
-Tracks = tuple[Tensor, Tensor, Tensor]
+Tracks = tuple[Tensor, Tensor, Tensor | None]
 """Tracks of every round (rounds b s t 2) in pixels; visibility and confidence logits (b s t)."""
 
 
@@ -81,7 +81,7 @@ class Tracker(nn.Module):
             rounds.append(coords * stride)
         visibility = self.vis_predictor(feature).squeeze(-1)
         if not self.config.predict_conf:
-            return torch.stack(rounds), visibility, visibility
+            return torch.stack(rounds), visibility, None
         return torch.stack(rounds), visibility, self.conf_predictor(feature).squeeze(-1)
 
     def _refine(

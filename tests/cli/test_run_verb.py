@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from everview.cli.main import main
 from everview.cli.run import bytes_from_text, default_folder
@@ -97,6 +98,30 @@ def test_a_source_that_does_not_exist_is_told_before_the_model_is_loaded(tmp_pat
     captured = capsys.readouterr()
     assert captured.err == f"everview: error: {tmp_path / 'no.mp4'} does not exist\n"
     assert captured.out == ""
+
+
+@pytest.mark.parametrize("options", [[], ["--batch"]])
+def test_a_source_with_nothing_to_see_ends_with_3(model_folder, tmp_path, capsys, options):
+    images, out = tmp_path / "night", tmp_path / "out"
+    images.mkdir()
+    for number in range(3):
+        Image.new("RGB", (56, 42)).save(images / f"{number}.png")
+    assert main(["run", str(images), "-o", str(out), "--model", model_folder, *options]) == 3
+    assert "none of 3 frames is usable: black (0.png)" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory: 5 GB")])
+def test_a_model_that_does_not_fit_into_memory_ends_with_4(
+    make_images, tmp_path, capsys, monkeypatch, error
+):
+    def greedy(*arguments, **keywords):
+        raise error
+
+    monkeypatch.setattr("everview.weights.load.load", greedy)
+    for verb in (["run", make_images(1), "-o", str(tmp_path / "a")], ["demo", "-o", str(tmp_path)]):
+        assert main([*verb, "--model", "mini"]) == 4
+        assert "not enough memory for the model mini" in capsys.readouterr().err
 
 
 def test_a_folder_in_use_needs_resume(make_images, model_folder, tmp_path, capsys):

@@ -39,10 +39,12 @@ class Demo:
         from rich.console import Console
 
         from everview.cli.run import STOPPED
+        from everview.pipeline.shortage import memory_errors
         from everview.weights.load import load
 
         console = Console(highlight=False, soft_wrap=True)
-        network = load(self.model, device=self.device)
+        with memory_errors(f"for the model {self.model}: take a smaller one such as mini"):
+            network = load(self.model, device=self.device)
         clip = files("everview") / "assets" / "clips" / "office.mp4"
         with as_file(clip) as path:
             console.print("1. a real clip: a walk through an office")

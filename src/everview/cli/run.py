@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 STOPPED = 130
 """Exit code of a run that the user stopped; everything that was finished is saved."""
 
+SMALLER_MODEL = ": take a smaller one such as mini, or keep it smaller with --precision bfloat16"
+"""What to do when a model does not fit into memory."""
+
 UNITS = {"": 1, "B": 1} | {
     f"{prefix}{end}": base**power
     for power, prefix in enumerate("KMGT", start=1)
@@ -100,6 +103,7 @@ class Run:
     def _record(self, out: Path, config: "RunConfig") -> int:
         from everview.cli.progress import make_observer
         from everview.outputs.session import check_folder, record
+        from everview.pipeline.shortage import memory_errors
         from everview.weights.load import load
 
         # programs started in the background of a script ignore the first, and `docker stop` sends
@@ -110,7 +114,8 @@ class Run:
         check_source(self.source)
         with make_observer(self.progress) as observer:
             observer.phase(f"loading {self.model}")
-            network = load(self.model, device=self.device, precision=self.precision)
+            with memory_errors(f"for the model {self.model}{SMALLER_MODEL}"):
+                network = load(self.model, device=self.device, precision=self.precision)
             outcome = record(
                 network, self.source, out, config, observer=observer, resume=self.resume
             )

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import av
-import torch
 
 from everview.errors import ConfigError, EverviewError, NotEnoughMemoryError
 from everview.frames.reader import FrameReader, read
@@ -23,9 +22,13 @@ from everview.outputs.writer import BackgroundWriter
 from everview.pipeline.config import RunConfig
 from everview.pipeline.results import FrameResult, Observer
 from everview.pipeline.run import MemoryGuard, Recorded, batch_results, pass_on, stream_results
+from everview.pipeline.shortage import memory_errors
 from everview.weights.hashes import weights_hash
 
 STATE = "state.safetensors"
+
+LOOK_AHEAD = 32
+"""Frames in which a usable one is searched before a recording is begun; they are held meanwhile."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +65,7 @@ def record(
 
     Raises:
         ConfigError: if the folder is taken, or holds a recording of something else.
-        InputError: if the source cannot be used, or has changed since.
+        InputError: if the source cannot be used, has no usable frame, or has changed since.
         NotEnoughMemoryError: if the past outgrows memory or its limit; what was finished is saved.
     """
     is_new = check_folder(folder, resume=resume)
@@ -123,20 +126,23 @@ class _Run:
     def go(self, manifest: dict[str, Any] | None) -> Outcome:
         """Run to the end, or until stopped; a new recording is begun with `manifest`."""
         self._observer.begin(self._reader.num_frames_hint)
-        recorder = None if manifest is not None else self._resume()
-        num_frames = None if recorder is not None else self._reader.num_frames_hint
-        guard = MemoryGuard(self._config.memory_limit, num_frames)
-        results = self._results(0 if recorder is None else recorder.num_rows)
-        if manifest is not None:
-            # the first frame shows whether source, network and memory go together, before anything
-            # is written
-            first = next(results)
-            guard.check(first)
-            recorder = Recorder.create(self._folder, manifest)
-            results = itertools.chain([first], results)
-        assert recorder is not None, "either new or resumed"
+        limit = self._config.memory_limit
+        if manifest is None:
+            return self._go_through(self._resume(), MemoryGuard(limit, None), None)
+        guard = MemoryGuard(limit, self._reader.num_frames_hint)
+        with memory_errors(_TOO_LITTLE_FOR_ALL if self._config.batch else _TOO_LITTLE_FOR_FIRST):
+            results = self._results(0)
+            beginning = _beginning(results, guard)
+        recorder = Recorder.create(self._folder, manifest)
+        return self._go_through(recorder, guard, itertools.chain(beginning, results))
+
+    def _go_through(
+        self, recorder: Recorder, guard: MemoryGuard, results: Iterator[FrameResult] | None
+    ) -> Outcome:
+        """Record all results; None: those that come when the recording goes on."""
         try:
-            with _finishing(recorder, self._reader), _memory_errors():
+            with _finishing(recorder, self._reader), _disk_errors(), memory_errors(_TOO_LITTLE):
+                results = self._results(recorder.num_rows) if results is None else results
                 self._record(results, recorder, guard)
         except KeyboardInterrupt:
             return self._end(recorder, "stopped")
@@ -177,7 +183,8 @@ class _Run:
                     self._stream.save(self._folder / STATE)
 
     def _end(self, recorder: Recorder, status: Literal["finished", "stopped"]) -> Outcome:
-        if self._config.checkpoint_every and self._stream.num_frames == recorder.num_rows:
+        num_seen = 0 if self._stream is None else self._stream.num_frames
+        if self._config.checkpoint_every and num_seen and num_seen == recorder.num_rows:
             self._observer.phase("saving the state")
             self._stream.save(self._folder / STATE)
         _preview(self._folder, self._observer)
@@ -188,6 +195,21 @@ class _Run:
             num_skipped=counts["skipped"],
             problems=tuple(self._reader.problems),
         )
+
+
+def _beginning(results: Iterator[FrameResult], guard: MemoryGuard) -> list[FrameResult]:
+    """Results up to the first prediction, or `LOOK_AHEAD` if that comes later.
+
+    The first prediction shows whether source, network and memory go together, before anything is
+    written.
+    """
+    seen = []
+    for result in itertools.islice(results, LOOK_AHEAD):
+        guard.check(result)
+        seen.append(result)
+        if result.prediction is not None:
+            break
+    return seen
 
 
 def _open_source(source: str, network: Any, config: RunConfig) -> FrameReader:  # noqa: ANN401
@@ -278,17 +300,10 @@ def _finishing(recorder: Recorder, reader: FrameReader) -> Iterator[None]:
 
 
 @contextmanager
-def _memory_errors() -> Iterator[None]:
-    """Give the many ways of running out of memory or disk one name."""
+def _disk_errors() -> Iterator[None]:
+    """Give a full disk a name."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise NotEnoughMemoryError(_TOO_LITTLE.format("GPU memory")) from error
-    except (MemoryError, RuntimeError) as error:
-        is_ours = isinstance(error, EverviewError)
-        if is_ours or not (isinstance(error, MemoryError) or "can't allocate memory" in str(error)):
-            raise
-        raise NotEnoughMemoryError(_TOO_LITTLE.format("memory")) from error
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -298,6 +313,13 @@ def _memory_errors() -> Iterator[None]:
 
 
 _TOO_LITTLE = (
-    "there is not enough {}; all finished frames are saved. Take fewer or smaller frames "
-    "(--every, --end, --size), or --precision bfloat16"
+    "for another frame; all finished frames are saved. Take fewer or smaller frames (--every, "
+    "--end, --size), or --precision bfloat16"
+)
+_TOO_LITTLE_FOR_FIRST = (
+    "for the first frame. Take smaller frames (--size), --precision bfloat16, or a smaller model"
+)
+_TOO_LITTLE_FOR_ALL = (
+    "for all frames at once. Leave --batch out (causal models take them one by one), or take fewer "
+    "or smaller frames (--every, --end, --size)"
 )

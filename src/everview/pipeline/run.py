@@ -5,9 +5,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from everview.errors import ConfigError, InputError, NotEnoughMemoryError
+from everview.errors import InputError, NotEnoughMemoryError
 from everview.frames.frame import Frame
 from everview.pipeline.results import FrameResult, Observer, Sink
+
+SHOWN = 3
+"""How many reasons a message lists."""
 
 
 @runtime_checkable
@@ -41,10 +44,16 @@ def stream_results(
     Args:
         num_seen: this many usable frames are already part of the stream's past: they are only
             passed on, without a prediction.
+
+    Raises:
+        InputError: after the last frame, if none was usable.
     """
-    num_usable = 0
+    num_usable = num_frames = 0
+    problems: dict[str, str] = {}
     for frame in frames:
+        num_frames += 1
         num_usable += frame.usable
+        _note_problem(problems, frame)
         if not frame.usable or num_usable <= num_seen:
             yield FrameResult(frame=frame, prediction=None)
             continue
@@ -56,6 +65,8 @@ def stream_results(
             latency=time.perf_counter() - started,
             memory=stream.report().state_bytes,
         )
+    if num_frames and not num_usable:
+        raise _none_usable(num_frames, problems)
 
 
 def batch_results(
@@ -66,13 +77,15 @@ def batch_results(
     The latency of each is its share of the whole.
 
     Raises:
-        ConfigError: if no frame is usable.
+        InputError: if no frame is usable.
     """
     everything = list(frames)
     usable = [frame for frame in everything if frame.usable]
     if not usable:
-        reasons = sorted({flag for frame in everything for flag in frame.flags})
-        raise ConfigError(f"none of {len(everything)} frames is usable: {'; '.join(reasons[:3])}")
+        problems: dict[str, str] = {}
+        for frame in everything:
+            _note_problem(problems, frame)
+        raise _none_usable(len(everything), problems)
     started = time.perf_counter()
     predictions = network(usable).numpy()
     latency = (time.perf_counter() - started) / len(usable)
@@ -81,6 +94,18 @@ def batch_results(
         prediction = predictions.frame(num_usable) if frame.usable else None
         num_usable += frame.usable
         yield FrameResult(frame=frame, prediction=prediction, latency=latency)
+
+
+def _note_problem(problems: dict[str, str], frame: Frame) -> None:
+    """Remember up to three kinds of problem, each with the first frame that had it."""
+    for flag in frame.flags:
+        if len(problems) < SHOWN:
+            problems.setdefault(flag, frame.name)
+
+
+def _none_usable(num_frames: int, problems: dict[str, str]) -> InputError:
+    reasons = [f"{flag} ({name})" if name else flag for flag, name in problems.items()]
+    return InputError(f"none of {num_frames} frames is usable: {'; '.join(reasons)}")
 
 
 def pass_on(

@@ -3,10 +3,12 @@ import time
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from everview.errors import ConfigError, InputError, NotEnoughMemoryError
 from everview.frames.reader import FrameReader
-from everview.outputs import preview
+from everview.outputs import preview, session
 from everview.outputs.entries import read_entries
 from everview.outputs.recorder import Recorder
 from everview.outputs.recording import Recording
@@ -247,7 +249,7 @@ def test_a_limit_that_is_reached_ends_the_run_with_everything_saved(
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (MemoryError(), "not enough memory; all finished frames are saved"),
+        (MemoryError(), "not enough memory .*; all finished frames are saved"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "not enough memory"),
         (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
     ],
@@ -259,6 +261,100 @@ def test_running_out_of_memory_or_disk_has_one_name(
     with pytest.raises(NotEnoughMemoryError, match=message):
         run()
     assert len(Recording.open(tmp_path / "out")) == 2
+
+
+MEMORY_ERRORS = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    RuntimeError("MPS backend out of memory"),
+]
+
+
+@pytest.mark.parametrize("error", MEMORY_ERRORS)
+def test_too_little_memory_for_the_first_frame_writes_nothing(
+    run, network, monkeypatch, tmp_path, error
+):
+    _interrupt_at(monkeypatch, network, 0, error=error)
+    with pytest.raises(NotEnoughMemoryError, match=r"memory for the first frame.*--size"):
+        run()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("error", MEMORY_ERRORS)
+def test_too_little_memory_for_all_frames_at_once_says_that_it_may_go_one_by_one(
+    run, make_network, monkeypatch, tmp_path, error
+):
+    network = make_network()
+
+    def greedy(frames):
+        raise error
+
+    monkeypatch.setattr(network, "forward", greedy)
+    with pytest.raises(NotEnoughMemoryError, match=r"memory for all frames at once.*--batch"):
+        run(net=network, batch=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_little_memory_for_the_saved_state_has_the_same_name(run, network, monkeypatch):
+    with monkeypatch.context() as patch:
+        _interrupt_at(patch, network, 3)
+        run(checkpoint_every=2)
+
+    def greedy(path):
+        raise MemoryError
+
+    monkeypatch.setattr(network, "resume", greedy)
+    with pytest.raises(NotEnoughMemoryError, match="not enough memory"):
+        run(resume=True)
+
+
+def test_other_errors_of_the_first_frame_keep_their_name(run, network, monkeypatch):
+    _interrupt_at(monkeypatch, network, 0, error=RuntimeError("a bug"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        run()
+
+
+@pytest.fixture
+def night(tmp_path):
+    """Four black images, then what the test adds."""
+    folder = tmp_path / "night"
+    folder.mkdir()
+    for number in range(4):
+        Image.new("RGB", (60, 40)).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_source_with_nothing_but_black_frames_ends_with_an_input_error(
+    run, night, tmp_path, batch
+):
+    with pytest.raises(InputError, match=r"none of 4 frames is usable: black \(0\.png\)"):
+        run(source=night, batch=batch)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_long_night_is_recorded_as_it_passes_and_still_ends_with_an_input_error(
+    run, night, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(session, "LOOK_AHEAD", 2)
+    with pytest.raises(InputError, match="none of 4 frames is usable"):
+        run(source=night, checkpoint_every=1)
+    info = Recording.open(tmp_path / "out").info
+    assert info["counts"]["skipped_by_reason"] == {"black": 4}
+    assert (info["status"], "none of 4 frames" in info["reason"]) == ("failed", True)
+
+
+@pytest.mark.parametrize("look_ahead", [2, 100])
+@pytest.mark.parametrize("batch", [False, True])
+def test_one_usable_frame_after_a_night_is_enough(
+    run, night, image_folder, tmp_path, monkeypatch, look_ahead, batch
+):
+    monkeypatch.setattr(session, "LOOK_AHEAD", look_ahead)
+    (image_folder / "0.png").rename(night / "9.png")
+    outcome = run(source=night, batch=batch)
+    assert (outcome.num_finished, outcome.num_skipped) == (1, 4)
+    assert [entry.row for entry in Recording.open(tmp_path / "out").entries] == [None] * 4 + [0]
 
 
 def test_an_error_of_the_writer_ends_the_run(run, monkeypatch):

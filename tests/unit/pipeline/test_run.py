@@ -112,8 +112,16 @@ def test_all_at_once_gives_each_frame_its_own_prediction():
 
 
 def test_all_at_once_with_nothing_usable_tells_the_reasons():
-    with pytest.raises(ConfigError, match="none of 2 frames is usable: black; other size"):
+    with pytest.raises(InputError, match="none of 2 frames is usable: black; other size"):
         list(batch_results(_prediction, [_frame(0, "black"), _frame(1, "other size")]))
+
+
+def test_a_stream_with_nothing_usable_passes_all_on_and_then_tells_the_reasons():
+    results = stream_results(Stream(), [_frame(0, "black"), _frame(1, "black")])
+    assert [result.frame.index for result in (next(results), next(results))] == [0, 1]
+    with pytest.raises(InputError, match=r"none of 2 frames is usable: black$"):
+        next(results)
+    assert list(stream_results(Stream(), [])) == []
 
 
 def _results(*frames):

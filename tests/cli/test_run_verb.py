@@ -124,6 +124,17 @@ def test_a_model_that_does_not_fit_into_memory_ends_with_4(
         assert "not enough memory for the model mini" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "arguments", [["--every", "0"], ["--size", "50"], ["--memory", "magic"], ["--end", "0"]]
+)
+def test_a_wrong_setting_is_told_before_the_model_is_loaded(
+    make_images, tmp_path, capsys, arguments
+):
+    call = ["run", make_images(1), "-o", str(tmp_path / "out"), "--model", "no/such/model.pt"]
+    assert main([*call, *arguments]) == 2
+    assert "model.pt" not in capsys.readouterr().err
+
+
 def test_a_folder_in_use_needs_resume(make_images, model_folder, tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()

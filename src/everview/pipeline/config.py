@@ -4,6 +4,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from everview.errors import ConfigError
+from everview.frames.preprocess import check_size
+from everview.frames.selection import Selection
+from everview.memory.policies import parse
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +35,17 @@ class RunConfig:
     """Save the stream's state after each so many frames."""
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot work together."""
+        """Refuse settings that are out of range or cannot work together, before a model is loaded.
+
+        Raises:
+            ConfigError: naming the setting, and what is allowed.
+        """
+        parse(self.memory)
+        Selection(every=self.every, start=self.start, end=self.end, fps=self.fps)
+        if self.size is not None:
+            check_size(self.size)
+        if self.stream < 0:
+            raise ConfigError(f"stream must be 0 or more; got {self.stream}")
         for name in ("memory_limit", "checkpoint_every"):
             value = getattr(self, name)
             if value is not None and value <= 0:

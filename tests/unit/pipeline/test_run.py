@@ -189,3 +189,21 @@ def test_settings_that_exclude_each_other_are_refused():
         RunConfig(checkpoint_every=5, batch=True)
     assert "memory_limit" not in RunConfig().numbers()
     assert RunConfig(every=3).numbers()["every"] == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"memory": "magic"}, "memory policy 'magic' is unknown"),
+        ({"size": 50}, "size must be a positive multiple of 14; got 50: use 56"),
+        ({"size": 0}, "size must be a positive multiple of 14; got 0: use 14"),
+        ({"every": 0}, "every must be 1 or more; got 0"),
+        ({"every": 2, "fps": 3.0}, "give one"),
+        ({"start": -1.0}, "start must be 0 or more"),
+        ({"start": 3.0, "end": 2.0}, "end must be after start=3"),
+        ({"stream": -1}, "stream must be 0 or more; got -1"),
+    ],
+)
+def test_settings_that_are_out_of_range_are_refused_before_a_model_is_loaded(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        RunConfig(**settings)

@@ -59,6 +59,18 @@ def test_a_wrong_call_is_one_line_and_exit_code_2(arguments, words, capsys):
     assert "│" not in captured.err
 
 
+@pytest.mark.parametrize(
+    "verb", ["view", "export", "plan", "quantize", "batch", "serve", "distill", "world"]
+)
+def test_a_verb_of_a_later_version_is_known_as_such(verb, capsys):
+    assert main([verb, "something", "--to", "ply"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    version = everview.__version__
+    assert captured.err.startswith(f"everview: error: {verb} is not part of this version {version}")
+    assert all(f"{known}" in captured.err for known in VERBS)
+
+
 @pytest.fixture
 def failing(monkeypatch):
     """A verb that raises what it is told."""

@@ -24,6 +24,9 @@ VERBS = {
 }
 """Verb -> module and dataclass. The modules import torch only when they run."""
 
+LATER = ("view", "export", "plan", "world", "distill", "quantize", "batch", "serve")
+"""Verbs that are planned; whoever read of one shall not think it was mistyped."""
+
 UNEXPECTED = 1
 STOPPED = 130
 
@@ -69,6 +72,8 @@ def script() -> None:
 
 def _parse(arguments: list[str]) -> Any:  # noqa: ANN401  -- one of the dataclasses of VERBS
     """The verb with its options; None after `--help`."""
+    if arguments and arguments[0] in LATER:
+        raise WrongCallError(_not_yet(arguments[0]))
     verbs = {verb: getattr(import_module(module), name) for verb, (module, name) in VERBS.items()}
     commands = [
         Annotated[kind, tyro.conf.subcommand(verb, description=_description(kind, arguments))]
@@ -114,6 +119,15 @@ def _complain(text: str, *, is_debugging: bool) -> None:
         traceback.print_exc()
     line = re.sub(r"\s*\n\s*", " ", text)
     print(f"everview: error: {line}", file=sys.stderr)
+
+
+def _not_yet(verb: str) -> str:
+    from everview import __version__
+
+    return (
+        f"{verb} is not part of this version {__version__}, which has {', '.join(VERBS)}; "
+        "see `everview --help`"
+    )
 
 
 def _print_version() -> int:

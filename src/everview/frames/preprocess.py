@@ -134,10 +134,19 @@ def tensor_from_rgb(rgb: Image.Image | np.ndarray) -> Float[Tensor, "3 H W"]:
     return torch.from_numpy(values).float().div_(255)
 
 
-def _check(size: int, fit: str) -> None:
+def check_size(size: int) -> None:
+    """Refuse sizes that do not consist of whole patches.
+
+    Raises:
+        ConfigError: unless `size` is a positive multiple of 14; names the nearest one.
+    """
     if size < PATCH or size % PATCH:
         near = max(PATCH, PATCH * round(size / PATCH))
         raise ConfigError(f"size must be a positive multiple of {PATCH}; got {size}: use {near}")
+
+
+def _check(size: int, fit: str) -> None:
+    check_size(size)
     if fit not in ("crop", "pad"):
         raise ConfigError(f'fit must be "crop" or "pad"; got {fit!r}')
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from everview.errors import ConfigError, InputError
 from everview.frames.folders import is_image, open_folder, open_glob, open_list
 from everview.frames.frame import Frame
-from everview.frames.preprocess import PATCH, Fit, preprocess, tensor_from_rgb
+from everview.frames.preprocess import PATCH, Fit, check_size, preprocess, tensor_from_rgb
 from everview.frames.read_ahead import ReadAhead
 from everview.frames.selection import Selection
 from everview.frames.source import Kind, RawFrame, Source
@@ -135,8 +135,8 @@ def read(
     fit: Fit = getattr(model, "fit", "crop")
     if size is None and model is not None:
         size = model.input_size
-    if size is not None and (size < PATCH or size % PATCH):
-        raise ConfigError(f"size must be a positive multiple of {PATCH}; got {size}")
+    if size is not None:
+        check_size(size)
     return FrameReader(_open(source, stream), selection, size=size, fit=fit)
 
 
@@ -173,8 +173,8 @@ class _FrameMaker:
         self._selection = selection
         self._size = size
         self._fit: Fit = fit
-        self._expected: tuple[int, int] | None = None  # height and width of the first good frame
-        self._original_size = (0, 0)
+        self._expected: tuple[int, int] | None = None  # height and width of the good frames' images
+        self._original_size = (0, 0)  # the same in the source, where all pixel maps must agree
 
     def frames(self) -> Iterator[Frame]:
         num_frames = num_readable = 0
@@ -202,9 +202,9 @@ class _FrameMaker:
             return self._placeholder(raw, raw.problem)
         image, pixel_map = self._prepared(raw.pixels)
         size, original_size = (image.shape[1], image.shape[2]), _size_of(raw.pixels)
-        if self._expected not in (None, size):
-            wanted = self._expected or size
-            problem = f"other size: {size[0]}x{size[1]} instead of {wanted[0]}x{wanted[1]}"
+        if self._expected is not None and original_size != self._original_size:
+            wanted = "x".join(map(str, self._original_size))
+            problem = f"other size: {original_size[0]}x{original_size[1]} instead of {wanted}"
             return self._placeholder(raw, problem, original_size)
         flags = (raw.problem,) if raw.problem else ()
         if not flags and _is_black(image, pixel_map):

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from everview.errors import ConfigError, InputError
+from everview.frames.frame import Frame
 from everview.geometry.prediction import Prediction
 from everview.outputs.codes import CONFIDENCE_CODE, DEPTH_CODE
 from everview.outputs.dense import DenseReader, DenseWriter, Maps
@@ -101,7 +102,11 @@ class Recorder:
         return self.num_rows + int(self.manifest["counts"]["skipped"])
 
     def write(self, result: FrameResult) -> None:
-        """Record a frame, or that it was skipped. After the return it survives a kill."""
+        """Record a frame, or that it was skipped. After the return it survives a kill.
+
+        Raises:
+            InputError: if the picture was of another size than those before.
+        """
         if result.prediction is None:
             self._finish(_skipped_entry(result))
             return
@@ -109,6 +114,7 @@ class Recorder:
         maps = _maps(result, result.prediction)
         if entry.row == 0:
             self._describe_frames(result)
+        self._check_size(result.frame)
         self._dense.append(self.num_rows, maps)
         _append(self._trajectory, self._tum_line(entry))
         self._finish(entry)
@@ -159,6 +165,15 @@ class Recorder:
         pixel_map = frame.pixel_map
         self.manifest["pixel_map"] = None if pixel_map is None else pixel_map.as_dict()
         self._write_manifest()
+
+    def _check_size(self, frame: Frame) -> None:
+        """One pixel map holds for all frames: refuse pictures of another size."""
+        first, size = self.manifest["original_size"], list(frame.original_size)
+        if size != first:
+            raise InputError(
+                f"{frame.name} is {size[0]}x{size[1]} pixels (height x width); the recording "
+                f"began with {first[0]}x{first[1]}; record anew"
+            )
 
     def _tum_line(self, entry: FrameEntry) -> bytes:
         return tum_line(entry.timestamp, self._pose(entry)).encode()

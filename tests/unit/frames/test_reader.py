@@ -107,13 +107,25 @@ def test_images_of_another_size_are_flagged(make_folder, tmp_path):
     frames = list(read(folder, size=140))
     assert [frame.flags for frame in frames] == [
         (),
-        ("other size: 140x140 instead of 112x140",),
+        ("other size: 64x48 instead of 48x64",),
         (),
     ]
     assert frames[1].image.shape == (3, 112, 140)
     assert frames[1].original_size == (64, 48)
     assert frames[1].pixel_map is None
     assert not frames[1].usable
+
+
+def test_images_of_another_original_size_are_flagged_though_the_network_would_not_notice(
+    make_folder,
+):
+    folder = make_folder(["1.png", "3.png"])
+    Image.new("RGB", (128, 96), (99, 99, 99)).save(folder / "2.png")  # the same aspect ratio
+    frames = list(read(folder, size=140))
+    assert [frame.flags for frame in frames] == [(), ("other size: 96x128 instead of 48x64",), ()]
+    assert frames[1].image.shape == frames[0].image.shape
+    assert frames[1].original_size == (96, 128)
+    assert frames[1].pixel_map is None
 
 
 def test_black_images_are_flagged_also_with_white_padding(make_folder):

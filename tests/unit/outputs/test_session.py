@@ -214,6 +214,18 @@ def test_a_source_that_has_changed_is_noticed(run, network, monkeypatch, image_f
         run(resume=True)
 
 
+def test_a_source_whose_pictures_have_another_size_now_is_noticed(
+    run, network, monkeypatch, image_folder
+):
+    with monkeypatch.context() as patch:
+        _interrupt_at(patch, network, 6)
+        run()
+    for path in image_folder.glob("[!6].png"):  # 6 is no image
+        Image.open(path).resize((120, 80)).save(path)
+    with pytest.raises(InputError, match=r"80x120 .*began with 40x60; record anew"):
+        run(resume=True)
+
+
 def test_a_source_that_has_become_shorter_is_noticed(run, network, monkeypatch, image_folder):
     with monkeypatch.context() as patch:
         _interrupt_at(patch, network, 6)

@@ -11,8 +11,16 @@ import numpy as np
 from jaxtyping import Float
 
 from everview.errors import InputError
+from everview.geometry.cameras import MIN_FIELD_OF_VIEW
 
 Vector = tuple[float, ...]
+
+INVALID_CAMERA = "invalid camera"
+"""How the flag of a frame begins whose predicted camera cannot be."""
+MIN_ROTATION = 1e-8
+"""Length of a quaternion below which it has no direction."""
+MAX_FIELD_OF_VIEW = math.pi - MIN_FIELD_OF_VIEW
+"""Radians."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +47,12 @@ class FrameEntry:
     """Seconds that the network took."""
     memory: int = 0
     """Bytes that the stream's past took after this frame."""
+
+    @property
+    def has_camera(self) -> bool:
+        """Whether it was finished and its camera is one, see `camera_problems`."""
+        is_flagged = any(flag.startswith(INVALID_CAMERA) for flag in self.flags)
+        return self.row is not None and not is_flagged
 
     def to_line(self) -> bytes:
         """One line of JSON; numbers that are not finite become null."""
@@ -87,6 +101,22 @@ def read_entries(path: Path, *, start: int = 0) -> Iterator[tuple[FrameEntry, in
                     "cut the file there, then continue with --resume"
                 ) from error
             yield entry, position
+
+
+def camera_problems(encoding: Float[np.ndarray, " 9"]) -> tuple[str, ...]:
+    """Why a pose encoding describes no camera, as flags; empty if it does.
+
+    Its matrices are finite all the same (angles are clamped, see `intrinsics_from_fov`), so that
+    nothing downstream breaks; but they mean nothing.
+    """
+    if not np.isfinite(encoding).all():
+        return (f"{INVALID_CAMERA}: pose is not finite",)
+    problems = []
+    if np.linalg.norm(encoding[3:7]) < MIN_ROTATION:
+        problems.append("rotation of length 0")
+    angles = [v for v in encoding[7:9].tolist() if not MIN_FIELD_OF_VIEW <= v <= MAX_FIELD_OF_VIEW]
+    problems += [f"field of view {angle:.3g} rad" for angle in dict.fromkeys(angles)]
+    return tuple(f"{INVALID_CAMERA}: {problem}" for problem in problems)
 
 
 def exact_floats(values: Float[np.ndarray, " n"]) -> Vector:

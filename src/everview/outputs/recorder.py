@@ -15,7 +15,7 @@ from everview.frames.frame import Frame
 from everview.geometry.prediction import Prediction
 from everview.outputs.codes import CONFIDENCE_CODE, DEPTH_CODE
 from everview.outputs.dense import DenseReader, DenseWriter, Maps
-from everview.outputs.entries import FrameEntry, exact_floats, read_entries
+from everview.outputs.entries import FrameEntry, camera_problems, exact_floats, read_entries
 from everview.outputs.files import remove_partial_files, write_json
 from everview.outputs.fusion import FusionConfig, VoxelCloud
 from everview.outputs.manifest import now, read_manifest
@@ -187,7 +187,7 @@ class Recorder:
     def _fuse(self, entry: FrameEntry, maps: Maps) -> None:
         """Add what a reader would read, coded values and all, so that a resume gives the same."""
         pose, intrinsics = self._pose(entry), np.array(entry.intrinsics)
-        if "depth" not in maps or not np.isfinite(pose).all() or not np.isfinite(intrinsics).all():
+        if "depth" not in maps or not entry.has_camera or not np.isfinite(pose).all():
             return
         confidence = maps.get("depth_confidence")
         self._cloud.add(
@@ -240,13 +240,12 @@ class Recorder:
 def _entry(result: FrameResult, prediction: Prediction, row: int) -> FrameEntry:
     encoding = np.asarray(prediction.pose_encoding)[0, 0]
     intrinsics = np.asarray(prediction.intrinsics)[0, 0]
-    flags = () if np.isfinite(encoding).all() else ("pose is not finite",)
     return FrameEntry(
         index=result.frame.index,
         row=row,
         timestamp=float(result.frame.timestamp),
         name=result.frame.name,
-        flags=flags,
+        flags=camera_problems(encoding),
         pose_encoding=exact_floats(encoding),
         intrinsics=tuple(exact_floats(line) for line in intrinsics),  # type: ignore[arg-type]
         latency=round(result.latency, 6),

@@ -159,10 +159,39 @@ def test_a_pose_that_is_not_finite_is_flagged_and_spoils_nothing_else(write, res
     made = write(frames)
     made.close()
     recording = Recording.open(made.folder)
-    assert recording.entry(1).flags == ("pose is not finite",)
+    assert recording.entry(1).flags == ("invalid camera: pose is not finite",)
     assert np.isnan(recording.pose_encoding[1]).all()
     assert np.isfinite(recording.world_from_camera[[0, 2]]).all()
     assert np.isfinite(read_ply(made.folder / "points.ply")[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "values", "flag"),
+    [
+        (slice(7, 8), 3.93, "invalid camera: field of view 3.93 rad"),
+        (slice(8, 9), np.pi, "invalid camera: field of view 3.14 rad"),
+        (slice(7, 9), 0.0, "invalid camera: field of view 0 rad"),
+        (slice(7, 8), 0.0005, "invalid camera: field of view 0.0005 rad"),
+        (slice(3, 7), 0.0, "invalid camera: rotation of length 0"),
+        (slice(0, 1), np.inf, "invalid camera: pose is not finite"),
+    ],
+)
+def test_a_camera_that_cannot_be_is_flagged_and_its_points_are_left_out(
+    write, results, numbers, values, flag
+):
+    frames = results(3)
+    without = write([frames[0], frames[2]])
+    without.close()
+    frames[1].prediction.pose_encoding[..., numbers] = values
+    made = write(frames)
+    made.close()
+    recording = Recording.open(made.folder)
+    assert [entry.flags for entry in recording.entries] == [(), (flag,), ()]
+    clouds = [(recorder.folder / "points.ply").read_bytes() for recorder in (made, without)]
+    assert clouds[0] == clouds[1]
+    again = Recorder.resume(made.folder)
+    again.close()
+    assert (made.folder / "points.ply").read_bytes() == clouds[0]
 
 
 @pytest.mark.parametrize("stop", [0, 1, 3, 4, 6, 9])

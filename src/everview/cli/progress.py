@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from everview.outputs.session import Outcome
 from everview.pipeline.results import FrameResult
-from everview.pipeline.run import megabytes
+from everview.pipeline.run import bytes_as_text
 
 SECONDS_BETWEEN_LINES = 1.0
 
@@ -53,7 +53,7 @@ class Bar:
             advance=1,
             description="frames" if is_new else "replaying",
             speed=f"{self._rate.per_second():.1f} frames/s",
-            memory=f"memory {megabytes(result.memory)}",
+            memory=f"memory {bytes_as_text(result.memory)}",
         )
 
     def phase(self, name: str) -> None:

@@ -20,6 +20,8 @@ class FrameResult:
     """Seconds from handing the image to the network until the prediction was on the host."""
     memory: int = 0
     """Bytes that the stream's past takes after this frame, reserved room included."""
+    fixed_memory: int = 0
+    """The part of `memory` that does not grow with the number of frames."""
 
 
 @runtime_checkable

@@ -14,6 +14,21 @@ SHOWN = 3
 
 
 @runtime_checkable
+class HeldBytes(Protocol):
+    """A stream's report, as far as the pipeline needs it."""
+
+    @property
+    def state_bytes(self) -> int:
+        """Everything reserved for the stream's past."""
+        ...
+
+    @property
+    def fixed_bytes(self) -> int:
+        """The part of it that does not grow with the number of frames."""
+        ...
+
+
+@runtime_checkable
 class FrameStream(Protocol):
     """A network's stream, as far as the pipeline needs it."""
 
@@ -21,8 +36,8 @@ class FrameStream(Protocol):
         """Predict the next frame."""
         ...
 
-    def report(self) -> Any:  # noqa: ANN401
-        """How the stream stands; has `state_bytes`."""
+    def report(self) -> HeldBytes:
+        """How the stream stands."""
         ...
 
 
@@ -59,11 +74,14 @@ def stream_results(
             continue
         started = time.perf_counter()
         prediction = stream.step(frame).numpy()  # on the host: waits for a GPU to be done
+        latency = time.perf_counter() - started
+        report = stream.report()
         yield FrameResult(
             frame=frame,
             prediction=prediction,
-            latency=time.perf_counter() - started,
-            memory=stream.report().state_bytes,
+            latency=latency,
+            memory=report.state_bytes,
+            fixed_memory=report.fixed_bytes,
         )
     if num_frames and not num_usable:
         raise _none_usable(num_frames, problems)
@@ -168,29 +186,32 @@ class MemoryGuard:
             return
         is_first, self._is_first = self._is_first, False
         if is_first and self._num_frames is not None:
-            self._check_forecast(result.memory, self._limit, self._num_frames)
+            self._check_forecast(result, self._limit, self._num_frames)
         if result.memory > self._limit:
             raise NotEnoughMemoryError(
-                f"the stream's past takes {megabytes(result.memory)} after frame "
-                f"{result.frame.index}, the limit is {megabytes(self._limit)}; all frames so far "
-                "are saved. Raise --memory-limit and go on with --resume, or take fewer or "
+                f"the stream's past takes {bytes_as_text(result.memory)} after frame "
+                f"{result.frame.index}, the limit is {bytes_as_text(self._limit)}; all frames so "
+                "far are saved. Raise --memory-limit and go on with --resume, or take fewer or "
                 "smaller frames (--every, --end, --size)"
             )
 
-    def _check_forecast(self, first: int, limit: int, num_frames: int) -> None:
+    def _check_forecast(self, first: FrameResult, limit: int, num_frames: int) -> None:
         """Storage doubles when it is full, so it holds a power of two of frames."""
-        needed = first * 2 ** max(0, num_frames - 1).bit_length()
+        growing = first.memory - first.fixed_memory
+        needed = first.fixed_memory + growing * 2 ** max(0, num_frames - 1).bit_length()
         if needed > limit:
-            fitting = 2 ** (max(1, limit // first).bit_length() - 1) if limit >= first else 0
+            room = max(0, limit - first.fixed_memory) // max(1, growing)
+            fitting = 2 ** (room.bit_length() - 1) if room else 0
             raise NotEnoughMemoryError(
-                f"{num_frames} frames need {megabytes(needed)} for the stream's past, the limit "
-                f"is {megabytes(limit)}: that is enough for {fitting} frames of this size. Take "
-                "fewer or smaller frames (--every, --end, --size) or raise --memory-limit"
+                f"{num_frames} frames need {bytes_as_text(needed)} for the stream's past, the "
+                f"limit is {bytes_as_text(limit)}: that is enough for {fitting} frames of this "
+                "size. Take fewer or smaller ones (--every, --end, --size) or raise --memory-limit"
             )
 
 
-def megabytes(num_bytes: int) -> str:
-    """For messages: decimal megabytes with one digit, gigabytes from a thousand on."""
-    if num_bytes >= 10**9:
-        return f"{num_bytes / 1e9:.1f} GB"
-    return f"{num_bytes / 1e6:.1f} MB"
+def bytes_as_text(num_bytes: int) -> str:
+    """For messages: in the largest decimal unit that it fills, with one digit."""
+    for factor, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if num_bytes >= factor:
+            return f"{num_bytes / factor:.1f} {unit}"
+    return f"{num_bytes} bytes"

@@ -13,7 +13,7 @@ from everview.pipeline.run import (
     MemoryGuard,
     Recorded,
     batch_results,
-    megabytes,
+    bytes_as_text,
     pass_on,
     stream_results,
 )
@@ -38,7 +38,7 @@ class Stream:
         return _prediction(1)
 
     def report(self):
-        return SimpleNamespace(state_bytes=100 * len(self.seen))
+        return SimpleNamespace(state_bytes=100 * len(self.seen), fixed_bytes=40)
 
 
 class Notes:
@@ -76,6 +76,7 @@ def test_bad_frames_pass_by_the_network():
     assert stream.seen == [0, 2]
     assert [result.prediction is None for result in found] == [False, True, False]
     assert [result.memory for result in found] == [100, 0, 200]
+    assert [result.fixed_memory for result in found] == [40, 0, 40]
     assert found[0].latency > 0
 
 
@@ -151,8 +152,10 @@ def test_a_source_that_has_changed_is_refused(earlier, message):
         list(pass_on(_results(_frame(0), _frame(1)), notes, notes, recorded=earlier))
 
 
-def _after(memory):
-    return FrameResult(frame=_frame(5), prediction=_prediction(1), memory=memory)
+def _after(memory, fixed=0):
+    prediction = _prediction(1)
+    frame = _frame(5)
+    return FrameResult(frame=frame, prediction=prediction, memory=memory, fixed_memory=fixed)
 
 
 @pytest.mark.parametrize(
@@ -168,6 +171,38 @@ def test_the_forecast_counts_storage_that_doubles(num_frames, limit, fitting):
         guard.check(_after(100))
 
 
+@pytest.mark.parametrize(
+    ("num_frames", "limit", "fitting"),
+    [(100, 13_699, 64), (100, 13_700, None), (2, 1099, 1), (1, 999, 0), (64, 7300, None)],
+)
+def test_the_forecast_leaves_out_what_does_not_grow(num_frames, limit, fitting):
+    guard, result = MemoryGuard(limit, num_frames), _after(1000, fixed=900)
+    if fitting is None:
+        guard.check(result)
+        return
+    with pytest.raises(NotEnoughMemoryError, match=f"enough for {fitting} frames"):
+        guard.check(result)
+
+
+def test_the_forecast_is_what_a_real_stream_takes_in_the_end(tiny):
+    images = torch.rand(5, 3, 28, 42)
+    frames = [
+        Frame(image=image, timestamp=0.0, index=i, original_size=(28, 42))
+        for i, image in enumerate(images)
+    ]
+    with tiny.stream() as stream:
+        results = list(stream_results(stream, frames))
+    needed = results[-1].memory
+    MemoryGuard(needed, 5).check(results[0])
+    with pytest.raises(NotEnoughMemoryError, match="enough for 4 frames"):
+        MemoryGuard(needed - 1, 5).check(results[0])
+
+
+def test_small_amounts_are_not_rounded_to_nothing():
+    with pytest.raises(NotEnoughMemoryError, match=r"need 40\.0 kB .* the limit is 200 bytes"):
+        MemoryGuard(200, 1).check(_after(40_000))
+
+
 def test_a_live_source_is_stopped_when_the_limit_is_passed():
     guard = MemoryGuard(1000, None)
     guard.check(_after(600))
@@ -178,8 +213,11 @@ def test_a_live_source_is_stopped_when_the_limit_is_passed():
 
 
 def test_amounts_are_told_in_units_that_people_read():
-    assert megabytes(1_500_000) == "1.5 MB"
-    assert megabytes(2_340_000_000) == "2.3 GB"
+    assert bytes_as_text(999) == "999 bytes"
+    assert bytes_as_text(1_000) == "1.0 kB"
+    assert bytes_as_text(40_000) == "40.0 kB"
+    assert bytes_as_text(1_500_000) == "1.5 MB"
+    assert bytes_as_text(2_340_000_000) == "2.3 GB"
 
 
 def test_settings_that_exclude_each_other_are_refused():

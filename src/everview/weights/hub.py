@@ -1,11 +1,19 @@
 """Files from the Hugging Face hub: fetched once, resumed when interrupted, found again offline."""
 
 import json
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import constants, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub import (
+    _CACHED_NO_EXIST,
+    constants,
+    hf_hub_download,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -20,6 +28,8 @@ from everview.errors import WeightsError
 
 ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 """How a Hugging Face id looks: owner/name."""
+COMMIT = re.compile(r"[0-9a-f]{40}")
+"""How a revision looks that can never change."""
 
 # The hub changed its HTTP library twice; the bases of its own error are that library's errors.
 DOWNLOAD_ERRORS: tuple[type[BaseException], ...] = (OSError, *HfHubHTTPError.__bases__)
@@ -28,8 +38,11 @@ DOWNLOAD_ERRORS: tuple[type[BaseException], ...] = (OSError, *HfHubHTTPError.__b
 def fetch(repo: str, names: Sequence[str], *, revision: str | None = None) -> Path:
     """Path of the first of these files that the repository has, downloaded if need be.
 
-    An interrupted download goes on where it stopped. Without a connection an earlier download is
-    used. For an index of shards the shards are fetched as well.
+    What an earlier download left here is used without asking the server: it takes no time, and
+    works without a connection. To get a newer version, run `hf download REPO`, or name a branch or
+    tag as the revision: then the server is asked, and an earlier download is used if it cannot be
+    reached. An interrupted download goes on where it stopped. For an index of shards the shards of
+    the same commit are fetched as well.
 
     Args:
         names: file names, the preferred one first; one that is here already goes before all.
@@ -39,7 +52,8 @@ def fetch(repo: str, names: Sequence[str], *, revision: str | None = None) -> Pa
         WeightsError: if nothing can be had; says what to fetch from where, and where to put it.
     """
     try:
-        path = _first_that_exists(repo, names, revision)
+        with _quiet_hub():
+            path = _first_that_exists(repo, names, revision)
     except GatedRepoError as error:
         raise WeightsError(
             f"{repo} asks for your consent first: open {constants.ENDPOINT}/{repo}, accept, then "
@@ -62,8 +76,13 @@ def fetch(repo: str, names: Sequence[str], *, revision: str | None = None) -> Pa
         ) from error
     if path.name.endswith(".index.json"):
         for shard in sorted(set(json.loads(path.read_text())["weight_map"].values())):
-            fetch(repo, [shard], revision=revision)
+            fetch(repo, [shard], revision=commit_of(path) or revision)
     return path
+
+
+def commit_of(path: Path) -> str | None:
+    """The commit that a downloaded file belongs to; others of it must come from the same one."""
+    return path.parent.name if COMMIT.fullmatch(path.parent.name) else None
 
 
 def cached(repo: str, names: Sequence[str], *, revision: str | None = None) -> Path | None:
@@ -76,8 +95,14 @@ def cached(repo: str, names: Sequence[str], *, revision: str | None = None) -> P
 
 
 def _first_that_exists(repo: str, names: Sequence[str], revision: str | None) -> Path:
-    """Try the server; once it cannot be reached, only what is on this machine."""
+    """Try the server if need be; once it cannot be reached, only what is on this machine."""
     present = cached(repo, names, revision=revision)
+    is_commit = revision is not None and COMMIT.fullmatch(revision) is not None
+    if present is not None and (revision is None or is_commit):
+        return present
+    wanted = names
+    if is_commit:  # what it did not have once, it will never have
+        names = [name for name in names if not _is_known_to_be_absent(repo, name, revision)]
     offline = False
     for name in [present.name] if present else names:
         try:
@@ -91,8 +116,25 @@ def _first_that_exists(repo: str, names: Sequence[str], revision: str | None) ->
     if offline:
         raise WeightsError(_how_to_fetch_by_hand(repo, names[0], revision))
     raise WeightsError(
-        f"{repo} has none of {', '.join(names)}; download its weights by hand and pass the file"
+        f"{repo} has none of {', '.join(wanted)}; download its weights by hand and pass the file"
     )
+
+
+def _is_known_to_be_absent(repo: str, name: str, revision: str | None) -> bool:
+    return try_to_load_from_cache(repo, name, revision=revision) is _CACHED_NO_EXIST
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Keep the hub's warnings about each retry from the user, unless more was asked for."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    if level in (logging.NOTSET, logging.WARNING):
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _how_to_fetch_by_hand(repo: str, name: str, revision: str | None) -> str:

@@ -82,5 +82,5 @@ def _from_hub(repo: str, revision: str | None) -> Source:
         return Source(name=repo, path=path, checkpoint=checkpoint, revision=revision)
     path = hub.fetch(repo, FOLDER_NAMES, revision=revision)
     with suppress(WeightsError):  # without it the network is told from names and shapes
-        hub.fetch(repo, [CONFIG_NAME], revision=revision)
+        hub.fetch(repo, [CONFIG_NAME], revision=hub.commit_of(path) or revision)
     return Source(name=repo, path=path, revision=revision)

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import logging
 import threading
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -8,9 +9,10 @@ from typing import ClassVar
 import huggingface_hub
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from everview.errors import WeightsError
-from everview.weights import hub
+from everview.weights import hub, sources
 
 COMMIT = "a" * 40
 
@@ -21,6 +23,7 @@ class FakeHub(BaseHTTPRequestHandler):
     files: ClassVar[dict] = {}
     drop_after: ClassVar[int | None] = None
     ranges: ClassVar[list[int]] = []
+    asked: ClassVar[list[str]] = []
 
     def do_HEAD(self):
         self._answer(with_body=False)
@@ -32,6 +35,7 @@ class FakeHub(BaseHTTPRequestHandler):
         pass
 
     def _answer(self, *, with_body):
+        self.asked.append(self.path)
         owner, name, _, revision, file = self.path.lstrip("/").split("/", 4)
         content = self.files.get((f"{owner}/{name}", file))
         error = None
@@ -46,6 +50,7 @@ class FakeHub(BaseHTTPRequestHandler):
         if error:
             self.send_response(error[0])
             self.send_header("X-Error-Code", error[1])
+            self.send_header("X-Repo-Commit", COMMIT)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
@@ -69,7 +74,7 @@ def server(monkeypatch, tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), FakeHub)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
     address = f"http://127.0.0.1:{server.server_port}"
-    FakeHub.files, FakeHub.ranges, FakeHub.drop_after = {}, [], None
+    FakeHub.files, FakeHub.ranges, FakeHub.drop_after, FakeHub.asked = {}, [], None, []
     monkeypatch.setattr(constants, "ENDPOINT", address)
     template = address + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
@@ -101,6 +106,69 @@ def test_without_a_connection_an_earlier_download_is_used(server, offline):
     assert hub.fetch("me/model", ["model.safetensors", "model.pt"]) == first
     assert hub.cached("me/model", ["model.pt"]) == first
     assert hub.cached("me/model", ["other.pt"]) is None
+
+
+@pytest.mark.parametrize("revision", [None, COMMIT])
+def test_what_is_here_is_used_without_asking_the_server(server, revision):
+    FakeHub.files = {("me/model", "model.pt"): b"values"}
+    names = ["model.safetensors", "model.pt"]
+    first = hub.fetch("me/model", names, revision=revision)
+    FakeHub.asked.clear()
+    assert hub.fetch("me/model", names, revision=revision) == first
+    assert FakeHub.asked == []
+
+
+def test_a_branch_that_is_asked_for_may_have_moved(server, offline):
+    FakeHub.files = {("me/model", "model.pt"): b"values"}
+    first = hub.fetch("me/model", ["model.pt"], revision="v2")
+    FakeHub.asked.clear()
+    hub.fetch("me/model", ["model.pt"], revision="v2")
+    assert FakeHub.asked
+    offline()
+    assert hub.fetch("me/model", ["model.pt"], revision="v2") == first
+
+
+def test_a_description_that_a_repository_does_not_have_is_asked_for_once(server):
+    FakeHub.files = {("me/model", "model.safetensors"): b"values"}
+    first = sources.find_source("me/model")
+    assert FakeHub.asked[-1].endswith("config.json")
+    FakeHub.asked.clear()
+    assert sources.find_source("me/model") == first
+    assert FakeHub.asked == []
+
+
+def test_shards_and_description_come_from_the_commit_of_the_file_that_is_here(server):
+    index = {"weight_map": {"a": "x-1.safetensors"}}
+    FakeHub.files = {
+        ("me/model", "model.safetensors.index.json"): json.dumps(index).encode(),
+        ("me/model", "x-1.safetensors"): b"1",
+        ("me/model", "config.json"): b"{}",
+    }
+    sources.find_source("me/model")
+    names = ("x-1.safetensors", "config.json")
+    later = {path.rsplit("/", 2)[1] for path in FakeHub.asked if path.endswith(names)}
+    assert later == {COMMIT}
+
+
+def test_the_hub_does_not_tell_of_its_retries(server, monkeypatch):
+    told, levels = [], []
+    logger = logging.getLogger("huggingface_hub.utils._http")
+    handler = logging.Handler()
+    handler.emit = told.append
+    monkeypatch.setattr(logger, "handlers", [handler])
+
+    def tiresome(*arguments, **keywords):
+        levels.append(logger.getEffectiveLevel())
+        logger.warning("Retrying in 1s [Retry 1/5].")
+        raise LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr(hub, "hf_hub_download", tiresome)
+    before = logger.getEffectiveLevel()
+    with pytest.raises(WeightsError, match="is not on this machine"):
+        hub.fetch("me/model", ["model.pt"])
+    assert told == []
+    assert levels == [logging.ERROR]
+    assert logger.getEffectiveLevel() == before
 
 
 def test_without_connection_and_download_the_message_says_what_to_fetch_and_where_to_put_it(

@@ -1,6 +1,8 @@
 """Frame by frame equals all at once: the promise that a causal network is built on."""
 
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -23,6 +25,10 @@ def assert_equal(streamed, batch, *, atol, rtol):
             rtol=rtol,
             msg=lambda text, name=name: f"{name}: {text}",
         )
+    rounds = [frame.pose_encoding_iterations for frame in streamed]
+    torch.testing.assert_close(
+        torch.cat(rounds, dim=2), batch.pose_encoding_iterations, atol=atol, rtol=rtol
+    )
 
 
 def awake(network):
@@ -58,14 +64,21 @@ def sizes(draw):
     grid=st.tuples(st.integers(1, 5), st.integers(1, 5)),
     batch=st.integers(1, 2),
     num_frames=st.integers(1, 5),
+    stop=st.integers(0, 3),
     double=st.booleans(),
 )
-def test_streaming_gives_what_the_causal_batch_gives(size, grid, batch, num_frames, double):
+def test_streaming_gives_what_the_causal_batch_gives(size, grid, batch, num_frames, stop, double):
+    """The first frames as a prefill, then saved and resumed, then step by step."""
     dtype = torch.float64 if double else torch.float32
     network = awake(build(_small(replace(TINY, **size), TINY_TRACKER), seed=0).to(dtype))
     images = torch.rand(batch, num_frames, 3, 14 * grid[0], 14 * grid[1], dtype=dtype)
     stream = network.stream("full", batch=batch)
-    streamed = [stream.step(images[:, i]) for i in range(num_frames)]
+    split = min(stop, num_frames)
+    streamed = [stream.prefill(images[:, :split])] if split else []
+    with TemporaryDirectory() as folder:
+        stream.save(Path(folder) / "state.safetensors")
+        stream = network.resume(Path(folder) / "state.safetensors")
+    streamed += [stream.step(images[:, i]) for i in range(split, num_frames)]
     atol, rtol = (1e-10, 0.0) if double else (1e-5, 1e-5)
     assert_equal(streamed, network(images), atol=atol, rtol=rtol)
 

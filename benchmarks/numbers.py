@@ -1,0 +1,134 @@
+"""Write the tables of README.md and docs/speed.md from the result files.
+
+python benchmarks/numbers.py          write them
+python benchmarks/numbers.py --check  fail if they are not what the result files say
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- numbers: begin -->", "<!-- numbers: end -->"
+
+SCORES = {
+    "abs_rel": ("depth, AbsRel", "constant_depth", 3),
+    "delta1": ("depth, within a factor 1.25", "constant_depth", 3),
+    "points": ("points, mean error / mean distance", "constant_depth", 3),
+    "rotation_degrees": ("rotation from frame to frame, degrees", "identity", 2),
+    "direction_degrees": ("direction of motion, degrees", "constant_velocity", 1),
+    "ate": ("path, ATE after Sim(3) / length", "constant_velocity", 3),
+    "fov_degrees": ("field of view, degrees", "", 2),
+    "track_pixels": ("streaming tracks, pixels", "", 2),
+}
+"""Score -> words, the trivial guess to show if there is more than one, decimals."""
+
+
+def main() -> int:
+    """Return 1 if `--check` finds a difference."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    is_check = parser.parse_args().check
+    texts = {
+        ROOT / "README.md": accuracy() + "\n" + speed(),
+        ROOT / "docs" / "speed.md": speed() + "\n" + world(),
+    }
+    stale = [path for path, text in texts.items() if _replace(path, text, is_check=is_check)]
+    for path in stale:
+        print(f"{path.relative_to(ROOT)}: {'differs from the results' if is_check else 'written'}")
+    return int(is_check and bool(stale))
+
+
+def accuracy() -> str:
+    """Held-out procedural rooms: the bundled model beside trivial guesses."""
+    result = read("procedural_mini.json")
+    settings = result["settings"]
+    lines = [
+        f"Held-out procedural rooms, {settings['clips']} clips of {settings['frames']} frames for "
+        "each speed of motion, frame by frame; mean over clips, in brackets the best trivial guess "
+        "and in how many clips the model is better:",
+        "",
+        "| | " + " | ".join(f"motion x {g['speed']:g}" for g in result["groups"]) + " |",
+        "|---|" + "---|" * len(result["groups"]),
+    ]
+    for name, (words, guess, digits) in SCORES.items():
+        cells = [_cell(group["scores"].get(name), guess, digits) for group in result["groups"]]
+        lines.append(f"| {words} | " + " | ".join(cells) + " |")
+    lines += ["", _source("procedural_mini.json", result["machine"], "everview eval procedural")]
+    return "\n".join(lines) + "\n"
+
+
+def speed() -> str:
+    """Seconds per frame of the bundled model and of the full size."""
+    names = ("mini", "streamvggt-1b_float32", "streamvggt-1b_bfloat16")
+    results = [read(f"latency_{name}.json") for name in names]
+    lines = [
+        "| model | precision | size | past frames | s / frame | frames / s | share of peak |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        seconds, height, width = result["seconds_per_frame"]["median"], *result["size"]
+        past = f"{result['warm_up'] + 1} to {result['warm_up'] + result['frames']}"
+        share = f"{result['share_of_matrix_product_peak']:.0%}"
+        share += f" of {result['matrix_product_flop_per_second'] / 1e9:.0f} GFLOP/s"
+        lines.append(
+            f"| {result['model']} | {result['precision']} | {height} x {width} | {past} | "
+            f"{seconds:.3g} | {1 / seconds:.3g} | {share} |"
+        )
+    lines += [
+        "",
+        "Peak: square matrix products of the same precision, measured in the same run. "
+        + _source("latency_*.json", results[0]["machine"], "everview bench latency"),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def world() -> str:
+    """Speed of the procedural world."""
+    result = read("world_speed.json")
+    lines = ["| procedural world | frames / s |", "|---|---|"]
+    for case in result["sizes"]:
+        height, width = case["size"]
+        lines.append(f"| {height} x {width} | {case['frames_per_second']:.0f} |")
+    lines += ["", _source("world_speed.json", result["machine"], "benchmarks/world_speed.py")]
+    return "\n".join(lines) + "\n"
+
+
+def read(name: str) -> dict[str, Any]:
+    """A result file."""
+    return json.loads((RESULTS / name).read_text())
+
+
+def _cell(score: dict[str, Any] | None, guess: str, digits: int) -> str:
+    if score is None:
+        return "-"
+    guesses = score["baselines"]
+    shown = guesses.get(guess) or next(iter(guesses.values()))
+    better = "" if shown["better_in"] is None else f", {shown['better_in']:.0%}"
+    return f"**{score['mean']:.{digits}f}** ({shown['mean']:.{digits}f}{better})"
+
+
+def _source(files: str, machine: dict[str, Any], command: str) -> str:
+    return (
+        f"`{command}`, {machine['processor']}, {machine['threads']} threads, torch "
+        f"{machine['torch']}; [result file](https://github.com/everview/everview/tree/main/"
+        f"benchmarks/results): `{files}`."
+    )
+
+
+def _replace(path: Path, text: str, *, is_check: bool) -> bool:
+    """Put the text between the marks; returns whether that changes the file."""
+    old = path.read_text()
+    head, _, rest = old.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    new = f"{head}{BEGIN}\n{text}{END}{tail}"
+    if new != old and not is_check:
+        path.write_text(new)
+    return new != old
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,5 +1,8 @@
 """`everview demo`: the bundled model on a real clip, and on a world whose truth is known."""
 
+import io
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,7 +25,8 @@ class Demo:
     """Run a bundled real clip and a procedural world with known truth; takes less than a minute.
 
     Writes DIR/office and DIR/world, two recordings, and prints how far the second one is from the
-    truth, beside trivial guesses. A second call goes on where the first one was stopped.
+    truth, beside trivial guesses. A second call goes on where the first one was stopped; with
+    another model it records anew.
     """
 
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = Path("demo")
@@ -52,8 +56,9 @@ class Demo:
                 return STOPPED
         console.print("2. a procedural room that the model has never seen")
         truth = _world(network)
-        source = _write_world(truth, self.out / "world_source")
-        if not _record(console, network, str(source), self.out / "world"):
+        source = self.out / "world_source"
+        is_new = _write_world(truth, source)
+        if not _record(console, network, str(source), self.out / "world", is_new=is_new):
             return STOPPED
         _print_scores(console, truth, self.out / "world")
         console.print(
@@ -64,8 +69,37 @@ class Demo:
         return 0
 
 
-def _record(console: "Console", network: "Network", source: str, folder: Path) -> bool:
-    """Whether it came to its end."""
+def _record(
+    console: "Console", network: "Network", source: str, folder: Path, *, is_new: bool = False
+) -> bool:
+    """Record, or go on with what an earlier call began; a recording that is out of date goes.
+
+    Args:
+        is_new: the source is not what it was at the earlier call.
+
+    Returns:
+        Whether it came to its end.
+
+    Raises:
+        ConfigError: if the folder holds anything but a recording of this source.
+    """
+    from everview.outputs.manifest import OtherRunError
+    from everview.outputs.session import is_recording_of
+
+    is_ours = is_recording_of(folder, Path(source).name)
+    if is_new and is_ours:
+        shutil.rmtree(folder)
+    try:
+        return _go_on(console, network, source, folder)
+    except OtherRunError:
+        if not is_ours:
+            raise
+    console.print(f"{folder} was made with other weights or settings: recording it anew")
+    shutil.rmtree(folder)
+    return _go_on(console, network, source, folder)
+
+
+def _go_on(console: "Console", network: "Network", source: str, folder: Path) -> bool:
     from everview.cli.progress import Bar
     from everview.outputs.session import record
     from everview.pipeline.config import RunConfig
@@ -83,21 +117,33 @@ def _world(network: "Network") -> "WorldSequence":
     return sequence(WORLD_SEED, WORLD_FRAMES, size=clip_size(network, 0), speed=WORLD_SPEED)
 
 
-def _write_world(truth: "WorldSequence", folder: Path) -> Path:
-    """The images as PNG, which loses nothing, and the true path; returns the folder."""
-    from PIL import Image
-
+def _write_world(truth: "WorldSequence", folder: Path) -> bool:
+    """The images as PNG, which loses nothing, and the true path; whether anything has changed."""
     from everview.outputs.trajectory import tum_line
 
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
-    pixels = (truth.images * 255).round().byte().permute(0, 2, 3, 1).numpy()  # s H W 3
-    for number, picture in enumerate(pixels):
-        Image.fromarray(picture).save(images / f"{number:04d}.png")
+    files = {images / f"{i:04d}.png": png for i, png in enumerate(_pictures(truth))}
     poses = truth.world_from_camera.double().numpy()
     lines = [tum_line(float(number), pose) for number, pose in enumerate(poses)]
-    (folder / "trajectory_true.tum").write_text("".join(lines))
-    return folder
+    files[folder / "trajectory_true.tum"] = "".join(lines).encode()
+    left_over = set(images.glob("[0-9][0-9][0-9][0-9].png")) - files.keys()
+    for path in left_over:  # of a longer walk
+        path.unlink()
+    changed = [p for p, content in files.items() if not p.exists() or p.read_bytes() != content]
+    for path in changed:
+        path.write_bytes(files[path])
+    return bool(left_over or changed)
+
+
+def _pictures(truth: "WorldSequence") -> Iterator[bytes]:
+    """The content of one PNG file per frame."""
+    from PIL import Image
+
+    for pixels in (truth.images * 255).round().byte().permute(0, 2, 3, 1).numpy():  # s H W 3
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, format="png")
+        yield file.getvalue()
 
 
 def _print_scores(console: "Console", truth: "WorldSequence", folder: Path) -> None:

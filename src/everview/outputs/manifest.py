@@ -41,6 +41,10 @@ UNITS = {
 }
 
 
+class OtherRunError(ConfigError):
+    """A recording was made with another source, model or other settings (exit code 2)."""
+
+
 def new_manifest(
     *, source: dict[str, Any], model: dict[str, Any], settings: dict[str, Any]
 ) -> dict[str, Any]:
@@ -109,7 +113,7 @@ def check_same_run(old: dict[str, Any], new: dict[str, Any], folder: Path) -> No
     """Refuse to continue a recording with something else.
 
     Raises:
-        ConfigError: naming the first entries of source, model or settings that differ.
+        OtherRunError: naming the first entries of source, model or settings that differ.
     """
     compared = {
         "source": sorted(old["source"].keys() | new["source"].keys()),
@@ -123,7 +127,7 @@ def check_same_run(old: dict[str, Any], new: dict[str, Any], folder: Path) -> No
         if old[part].get(key) != new[part].get(key)
     ]
     if differences:
-        raise ConfigError(
+        raise OtherRunError(
             f"{folder} was made with other settings ({'; '.join(differences[:3])}): "
             "repeat that call to --resume it, or name a new folder with -o"
         )

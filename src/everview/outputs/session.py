@@ -16,7 +16,7 @@ from everview.outputs.entries import read_entries
 from everview.outputs.files import PARTIAL
 from everview.outputs.manifest import check_same_run, new_manifest, read_manifest
 from everview.outputs.preview import write_preview
-from everview.outputs.recorder import LINES, Recorder
+from everview.outputs.recorder import LINES, MANIFEST, TRAJECTORY, Recorder
 from everview.outputs.recording import Recording
 from everview.outputs.writer import BackgroundWriter
 from everview.pipeline.config import RunConfig
@@ -26,6 +26,11 @@ from everview.pipeline.shortage import memory_errors
 from everview.weights.hashes import weights_hash
 
 STATE = "state.safetensors"
+FILES = frozenset(
+    (MANIFEST, LINES, TRAJECTORY, STATE, "dense.zarr", "tail", "points.ply", "preview.mp4",
+     "preview.png")
+)  # fmt: skip
+"""All that a recording consists of."""
 
 LOOK_AHEAD = 32
 """Frames in which a usable one is searched before a recording is begun; they are held meanwhile."""
@@ -87,6 +92,19 @@ def record(
         earlier = read_manifest(folder)
         check_same_run(earlier, manifest, folder)
         return _complete(folder, observer) if earlier["status"] == "finished" else run.go(None)
+
+
+def is_recording_of(folder: Path, source_name: str) -> bool:
+    """Whether a folder holds a recording of a source with this file name, and nothing else.
+
+    Args:
+        source_name: last part of the source's path.
+    """
+    if not (folder / MANIFEST).is_file():
+        return False
+    names = {path.name for path in folder.iterdir() if PARTIAL not in path.name}
+    source = read_manifest(folder)["source"]
+    return names <= FILES and Path(source["path"]).name == source_name
 
 
 def check_folder(folder: Path, *, resume: bool) -> bool:

@@ -123,4 +123,5 @@ def _state(
                 recent=[tensors[f"groups.{i}.recent.{j}"] for j in range(entry["num_recent"])],
             )
         )
+    state.sort_tracks()
     return state

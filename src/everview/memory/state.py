@@ -4,7 +4,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from everview.memory.layer_memory import LayerMemory
@@ -52,7 +53,9 @@ class StreamState:
     recent_maps: list[Float[Tensor, "b c h w"]] = field(default_factory=list)
     """Track features of the latest frames, oldest first; a bounded number."""
     groups: list[TrackedGroup] = field(default_factory=list)
-    """Tracked points by query frame, in the order in which they were asked for."""
+    """Tracked points by query frame."""
+    track_order: Int[Tensor, " t"] | None = None
+    """Where each point is among those of all groups in turn; None if they are in order already."""
 
     @classmethod
     def empty(
@@ -79,6 +82,14 @@ class StreamState:
         for r, blocks in enumerate(rounds):
             named |= {f"camera.{r}.{i}": memory for i, memory in enumerate(blocks)}
         return named
+
+    def sort_tracks(self) -> None:
+        """Work out `track_order` after the groups have changed; not on the frame's way."""
+        points = [point for group in self.groups for point in group.points]
+        in_turn = sorted(range(len(points)), key=points.__getitem__)
+        device = self.groups[0].query_map.device if self.groups else None
+        is_sorted = points == sorted(points)
+        self.track_order = None if is_sorted else torch.tensor(in_turn, device=device)
 
     def mark(self) -> "Mark":
         """How things stand, to come back to if a step fails."""

@@ -14,7 +14,7 @@ from everview.geometry.prediction import Prediction
 from everview.memory.policies import MemoryPolicy
 from everview.memory.snapshots import read_state, write_state
 from everview.memory.state import StreamState
-from everview.model.tracking import check_frame_size, follow, remember_map, start_group
+from everview.model.tracking import check_frame_size, follow, start_group
 
 if TYPE_CHECKING:
     from everview.model.network import Network
@@ -165,7 +165,6 @@ class Stream:
         if state.groups:
             features = network.track_features(latest, size)[:, 0]
             tracks = follow(network, state, features)
-            remember_map(state, features, tracks["tracks"])
         state.tokens, state.image_size = latest, size
         state.num_frames += images.shape[1]
         return Prediction(

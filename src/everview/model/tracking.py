@@ -44,6 +44,7 @@ def start_group(network: "Network", state: StreamState, queries: Float[Tensor, "
     if newest is not None and newest.frame == latest:
         newest.queries = torch.cat([newest.queries, queries], dim=1)
         newest.points = newest.points + points
+        state.sort_tracks()
         return
     head = network.require_track_head()
     if state.recent_maps:
@@ -58,6 +59,7 @@ def start_group(network: "Network", state: StreamState, queries: Float[Tensor, "
     state.groups.append(
         TrackedGroup(frame=latest, points=points, queries=queries, query_map=query_map)
     )
+    state.sort_tracks()
 
 
 def check_frame_size(state: StreamState, size: tuple[int, int]) -> None:
@@ -76,24 +78,20 @@ def check_frame_size(state: StreamState, size: tuple[int, int]) -> None:
 def follow(
     network: "Network", state: StreamState, newest: Float[Tensor, "b c h w"]
 ) -> dict[str, Tensor]:
-    """Where all points asked for so far are in the newest frame: the fields of a Prediction."""
+    """Find all points asked for so far in the newest frame, and remember where they were.
+
+    Returns:
+        the fields of a Prediction, points in the order in which they were asked for.
+    """
     found = [_follow_group(network, state, group, newest) for group in state.groups]
-    tracks, visibility, confidence = (_joined(state, part) for part in zip(*found, strict=True))
-    result = {"tracks": tracks, "visibility": visibility, "track_confidence": confidence}
-    return {
-        name: value if name == "tracks" else value.sigmoid()
-        for name, value in result.items()
-        if value is not None
-    }
-
-
-def remember_map(
-    state: StreamState, newest: Float[Tensor, "b c h w"], tracks: Float[Tensor, "b s t 2"]
-) -> None:
-    """Keep the newest map and what was found in it, and drop what has become too old."""
+    for group, (tracks, _, _) in zip(state.groups, found, strict=True):
+        group.recent = [*group.recent, tracks[:, 0]][-NUM_RECENT:]
     state.recent_maps = [*state.recent_maps, newest][-NUM_RECENT:]
-    for group in state.groups:
-        group.recent = [*group.recent, tracks[:, 0, group.points]][-NUM_RECENT:]
+    tracks, visibility, confidence = (_joined(state, part) for part in zip(*found, strict=True))
+    assert tracks is not None, "every group has tracks"
+    assert visibility is not None, "and their visibility"
+    fields = {"tracks": tracks, "visibility": visibility.sigmoid()}
+    return fields if confidence is None else fields | {"track_confidence": confidence.sigmoid()}
 
 
 def _follow_group(
@@ -118,7 +116,4 @@ def _joined(state: StreamState, parts: Sequence[Tensor | None]) -> Tensor | None
     if not present:
         return None
     values = torch.cat(present, dim=2)
-    points = [point for group in state.groups for point in group.points]
-    if points == sorted(points):
-        return values
-    return values[:, :, sorted(range(len(points)), key=points.__getitem__)]
+    return values if state.track_order is None else values.index_select(2, state.track_order)

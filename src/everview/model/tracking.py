@@ -87,11 +87,14 @@ def follow(
     for group, (tracks, _, _) in zip(state.groups, found, strict=True):
         group.recent = [*group.recent, tracks[:, 0]][-NUM_RECENT:]
     state.recent_maps = [*state.recent_maps, newest][-NUM_RECENT:]
-    tracks, visibility, confidence = (_joined(state, part) for part in zip(*found, strict=True))
-    assert tracks is not None, "every group has tracks"
-    assert visibility is not None, "and their visibility"
-    fields = {"tracks": tracks, "visibility": visibility.sigmoid()}
-    return fields if confidence is None else fields | {"track_confidence": confidence.sigmoid()}
+    fields = {
+        "tracks": _joined(state, [tracks for tracks, _, _ in found]),
+        "visibility": _joined(state, [logits for _, logits, _ in found]).sigmoid(),
+    }
+    confidences = [logits for _, _, logits in found if logits is not None]
+    if confidences:
+        fields["track_confidence"] = _joined(state, confidences).sigmoid()
+    return fields
 
 
 def _follow_group(
@@ -110,10 +113,7 @@ def _follow_group(
     return rounds[-1][:, -1:], visibility[:, -1:], last_confidence
 
 
-def _joined(state: StreamState, parts: Sequence[Tensor | None]) -> Tensor | None:
+def _joined(state: StreamState, parts: Sequence[Tensor]) -> Tensor:
     """Values of all groups (b 1 t or b 1 t 2), in the order in which the points were asked for."""
-    present = [part for part in parts if part is not None]
-    if not present:
-        return None
-    values = torch.cat(present, dim=2)
+    values = torch.cat(list(parts), dim=2)
     return values if state.track_order is None else values.index_select(2, state.track_order)

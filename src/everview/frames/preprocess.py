@@ -49,7 +49,8 @@ def preprocess(
     `fit="pad"`: the longer side becomes `size` and white fills the square.
 
     Args:
-        image: a path, a Pillow image, or a uint8 or uint16 array H W [C].
+        image: a path, a Pillow image, an array H W [C] (uint8, uint16, or floats in [0, 1]), or a
+            tensor 3 H W (uint8 or floats in [0, 1]); floats are rounded to 8 bits.
         size: width, longer side or side of the square in pixels; a multiple of 14.
         fit: what happens to images that are not landscape.
         strict_reference: reproduce the published loader's treatment of alpha, EXIF orientation
@@ -57,7 +58,7 @@ def preprocess(
             images one row of patches where the published loader fails.
 
     Raises:
-        ConfigError: if `size` or `fit` is not allowed, or an array is no image.
+        ConfigError: if `size` or `fit` is not allowed, or an array or tensor is no image.
         InputError: if a file is absent or damaged, or (strict only) an image is too thin.
     """
     _check(size, fit)

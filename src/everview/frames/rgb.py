@@ -4,12 +4,20 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import ExifTags, Image, ImageOps
+from torch import Tensor
 
 from everview.errors import ConfigError, InputError
 
-Picture = str | Path | Image.Image | np.ndarray
-"""A path, a Pillow image, or a uint8 or uint16 array (H, W) or (H, W, 1 to 4 channels)."""
+Picture = str | Path | Image.Image | np.ndarray | Tensor
+"""A path, a Pillow image, an array (H, W) or (H, W, 1 to 4 channels), or a tensor (3, H, W).
+
+Arrays hold uint8, uint16 or floats in [0, 1]; tensors uint8 or floats in [0, 1]. Floats are rounded
+to 8 bits, as the published loader would see the picture."""
+
+RANGE_SLACK = 1e-3
+"""How far floats may lie outside [0, 1], by rounding errors."""
 
 UNREADABLE = (
     OSError,
@@ -33,14 +41,16 @@ def rgb_from_picture(picture: Picture, *, strict_reference: bool = False) -> Ima
 
     Raises:
         InputError: if a file is absent or damaged, or holds floating-point pixels.
-        ConfigError: if an array has another dtype or shape than `Picture` says.
+        ConfigError: if an array or tensor has another dtype, shape or range than `Picture` says.
     """
+    if isinstance(picture, Tensor):
+        picture = _array_from_tensor(picture)
     if isinstance(picture, np.ndarray):
         image = image_from_array(picture, strict_reference=strict_reference)
     elif isinstance(picture, Image.Image):
         image = picture
     else:
-        image = open_image(Path(picture))
+        image = open_image(_path(picture))
     if strict_reference:
         return _reference_rgb(image)
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
@@ -71,10 +81,11 @@ def image_from_array(array: np.ndarray, *, strict_reference: bool = False) -> Im
         raise ConfigError(
             f"an image array is (H, W) or (H, W, C) with 1 to 4 channels; got {array.shape}"
         )
+    if np.issubdtype(array.dtype, np.floating):
+        array = _bytes_from_floats(array)
     if array.dtype not in (np.uint8, np.uint16):
         raise ConfigError(
-            f"an image array holds uint8 or uint16; got {array.dtype} "
-            "(floats in [0, 1]: multiply by 255 and round first)"
+            f"an image array holds uint8, uint16 or floats in [0, 1]; got {array.dtype}"
         )
     if array.dtype == np.uint16:
         array = np.minimum(array, 255) if strict_reference else (array + np.uint32(128)) // 257
@@ -82,6 +93,38 @@ def image_from_array(array: np.ndarray, *, strict_reference: bool = False) -> Im
     if array.ndim == 3 and channels == 1:
         array = array[:, :, 0]
     return Image.fromarray(array)
+
+
+def _path(picture: object) -> Path:
+    if isinstance(picture, str | Path):
+        return Path(picture)
+    raise ConfigError(
+        "a picture is a path, a Pillow image, an array (H, W, 3) or a tensor (3, H, W); got "
+        f"{type(picture).__name__} (of a Frame give `frame.image`)"
+    )
+
+
+def _array_from_tensor(tensor: Tensor) -> np.ndarray:
+    if tensor.ndim != 3 or tensor.shape[0] != 3 or not tensor.numel():
+        raise ConfigError(
+            f"an image tensor is (3, H, W), channels first; got {tuple(tensor.shape)}: give one "
+            "image at a time"
+        )
+    if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
+        raise ConfigError(f"an image tensor holds uint8 or floats in [0, 1]; got {tensor.dtype}")
+    values = tensor.detach().cpu()
+    values = values if tensor.dtype in (torch.uint8, torch.float64) else values.float()
+    return values.permute(1, 2, 0).contiguous().numpy()  # H W 3
+
+
+def _bytes_from_floats(array: np.ndarray) -> np.ndarray:
+    low, high = float(array.min()), float(array.max())
+    if not (low >= -RANGE_SLACK and high <= 1 + RANGE_SLACK):  # also if not a number
+        raise ConfigError(
+            f"floats of an image lie in [0, 1]; got {low:.4g} .. {high:.4g}: divide 8-bit values "
+            "by 255, clamp what a resize has left outside"
+        )
+    return np.rint(array * 255).clip(0, 255).astype(np.uint8)
 
 
 def _reference_rgb(image: Image.Image) -> Image.Image:

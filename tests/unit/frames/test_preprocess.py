@@ -13,6 +13,7 @@ from PIL import Image
 
 from everview.errors import ConfigError, InputError
 from everview.frames.preprocess import _check, preprocess, preprocess_batch, preprocess_square
+from everview.frames.reader import read
 from everview.geometry.pixel_map import PixelMap
 from everview.geometry.prediction import Prediction
 
@@ -53,6 +54,27 @@ def test_default_preprocessing_is_the_reference_for_plain_images(entry, given_as
         picture = np.asarray(picture.convert("RGB") if picture.mode == "P" else picture)
     image, _ = preprocess(path if given_as == "path" else picture, fit=entry["mode"])
     assert digest(image) == entry["sha256_uint8_hwc"]
+
+
+@pytest.mark.parametrize("given_as", ["uint8", "float", "half of a batch", "float array"])
+def test_tensors_and_floats_are_the_same_picture_as_their_bytes(given_as):
+    pixels = np.asarray(Image.open(GOLDEN / "rgb_101x57.png"))
+    tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    picture = {
+        "uint8": tensor,
+        "float": tensor.float() / 255,
+        "half of a batch": (tensor.double() / 255)[None].repeat(2, 1, 1, 1)[1],
+        "float array": pixels.astype(np.float32) / 255,
+    }[given_as]
+    expected, got = preprocess(pixels, 140), preprocess(picture, 140)
+    assert torch.equal(got.image, expected.image)
+    assert got.pixel_map == expected.pixel_map
+
+
+def test_frames_with_their_original_pixels_can_be_preprocessed_later():
+    office = Path(__file__).parents[3] / "src" / "everview" / "assets" / "clips" / "office.mp4"
+    with read(office, every=60) as frames, read(office, every=60, size=140) as expected:
+        assert torch.equal(preprocess(next(frames).image, 140).image, next(expected).image)
 
 
 def test_images_are_exact_multiples_of_one_255th():

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps
 
 from everview.errors import ConfigError, InputError
 from everview.frames.preprocess import preprocess
-from everview.frames.rgb import rgb_from_picture
+from everview.frames.rgb import _path, rgb_from_picture
 
 
 def first_pixel(picture, **options) -> tuple[int, ...]:
@@ -86,9 +87,45 @@ def test_arrays_of_no_image_shape_are_refused(shape):
         rgb_from_picture(np.zeros(shape, np.uint8))
 
 
-def test_float_arrays_are_refused_with_the_remedy():
-    with pytest.raises(ConfigError, match=r"float32 .*multiply by 255"):
-        rgb_from_picture(np.zeros((5, 7, 3), np.float32))
+@pytest.mark.parametrize("values", [[0, 255.0], [-0.5, 1], [0, np.nan], [np.inf, 0]])
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_floats_beyond_the_unit_range_are_refused_with_the_remedy(values, as_tensor):
+    array = np.array([*values, 0.5], np.float32).reshape(3, 1, 1).repeat(4, 2)
+    with pytest.raises(ConfigError, match=r"in \[0, 1\]; got .*divide 8-bit values by 255"):
+        rgb_from_picture(torch.from_numpy(array) if as_tensor else array)
+
+
+def test_a_little_beyond_the_unit_range_as_resizing_leaves_it_is_clamped():
+    array = np.array([[-0.0005, 1.0004, 0.6]], np.float32)
+    assert list(np.asarray(rgb_from_picture(array))[0, :, 0]) == [0, 255, 153]
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (2, 3, 5, 7), (4, 5, 7), (3, 0, 7)])
+def test_tensors_of_another_shape_are_refused_with_the_remedy(shape):
+    with pytest.raises(ConfigError, match=r"\(3, H, W\).*; got \(.*one image at a time"):
+        rgb_from_picture(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+def test_tensors_of_other_types_are_refused(dtype):
+    with pytest.raises(ConfigError, match="uint8 or floats"):
+        rgb_from_picture(torch.zeros(3, 5, 7, dtype=dtype))
+
+
+def test_arrays_of_other_types_are_refused():
+    with pytest.raises(ConfigError, match="int64"):
+        rgb_from_picture(np.zeros((5, 7, 3), np.int64))
+
+
+def test_other_things_than_pictures_are_refused():
+    with pytest.raises(ConfigError, match=r"a picture is a path.*got list"):
+        _path([1, 2])  # the public functions' types are checked before, in tests
+
+
+def test_tensors_of_any_precision_are_taken():
+    picture = torch.full((3, 2, 4), 0.2, dtype=torch.bfloat16, requires_grad=True)
+    assert np.asarray(rgb_from_picture(picture))[0, 0, 0] == 51
+    assert rgb_from_picture(picture).size == (4, 2)
 
 
 def test_float_images_are_refused():

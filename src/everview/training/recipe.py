@@ -14,7 +14,7 @@ class TrainingRecipe:
 
     preset: str = "mini"
     """Architecture: a name in `everview.presets`."""
-    minutes: float = 90.0
+    minutes: float = 54.0
     """Wall-clock time that the learning rate's schedule spans."""
     images_per_step: int = 16
     """Images of a step; longer clips mean fewer clips."""
@@ -26,7 +26,7 @@ class TrainingRecipe:
     """Image width in pixels."""
     speeds: tuple[float, float] = (1.0, 6.0)
     """Motion between frames, as a multiple of the world's own; evenly distributed."""
-    dense_images: int = 4
+    dense_images: int = 8
     """Images of a step in which depth and points are punished: the heads would be half the cost."""
     track_every: int = 6
     """Every how many steps the tracker is trained."""

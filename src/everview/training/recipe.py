@@ -18,7 +18,7 @@ class TrainingRecipe:
     """Wall-clock time that the learning rate's schedule spans."""
     images_per_step: int = 16
     """Images of a step; longer clips mean fewer clips."""
-    clip_lengths: tuple[int, int] = (2, 4)
+    clip_lengths: tuple[int, int] = (2, 8)
     """Shortest and longest clip, in frames."""
     heights: tuple[int, ...] = (84, 98, 112)
     """Image heights in pixels; one per step."""

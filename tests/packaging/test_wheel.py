@@ -81,8 +81,6 @@ def test_with_the_core_alone_the_command_lists_models_and_examines_the_machine(
 
 
 def test_with_the_core_alone_the_bundled_model_loads(core_environment, tmp_path):
-    if not (ROOT / "src/everview/assets/mini/weights.safetensors").is_file():
-        pytest.skip("the bundled model has not been trained yet")
     code = "import everview; print(everview.load('mini', device='cpu').info.license)"
     assert run(core_environment / "python", "-c", code, cwd=tmp_path) == "Apache-2.0\n"
 

@@ -34,10 +34,7 @@ def write_state(state: StreamState, path: Path, *, policy: str, network: dict[st
         "batch": state.batch,
         "num_frames": state.num_frames,
         "image_size": state.image_size,
-        "groups": [
-            {"frame": group.frame, "points": group.points, "num_recent": len(group.recent)}
-            for group in state.groups
-        ],
+        "groups": [{"frame": group.frame, "points": group.points} for group in state.groups],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".tmp")
@@ -89,7 +86,8 @@ def _tensors(state: StreamState) -> dict[str, Tensor]:
     tensors |= {f"recent_maps.{i}": tensor for i, tensor in enumerate(state.recent_maps)}
     for i, group in enumerate(state.groups):
         tensors |= {f"groups.{i}.queries": group.queries, f"groups.{i}.map": group.query_map}
-        tensors |= {f"groups.{i}.recent.{j}": points for j, points in enumerate(group.recent)}
+        if group.latest is not None:
+            tensors[f"groups.{i}.latest"] = group.latest
     return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
 
 
@@ -120,7 +118,7 @@ def _state(
                 points=entry["points"],
                 queries=tensors[f"groups.{i}.queries"],
                 query_map=tensors[f"groups.{i}.map"],
-                recent=[tensors[f"groups.{i}.recent.{j}"] for j in range(entry["num_recent"])],
+                latest=tensors.get(f"groups.{i}.latest"),
             )
         )
     state.sort_tracks()

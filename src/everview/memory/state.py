@@ -25,8 +25,8 @@ class TrackedGroup:
     """Pixel (x, y) in the query frame."""
     query_map: Float[Tensor, "b c h w"]
     """Feature map of the query frame."""
-    recent: list[Float[Tensor, "b t 2"]] = field(default_factory=list)
-    """Estimates in the frames of `StreamState.recent_maps`, as many as have been made since."""
+    latest: Float[Tensor, "b t 2"] | None = None
+    """Pixel (x, y) where they were last found; None until a later frame was seen."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -2,8 +2,9 @@
 
 The published streaming inference gives the tracker the newest frame alone, so that its tracks are
 the queries in every frame. Here it sees the query's frame, the latest few frames and the new one,
-and starts where the points were last seen. Cost per frame: one feature map, and per query frame
-`iters` rounds of the tracker on at most NUM_RECENT + 2 maps; constant in the length of the stream.
+and refinement starts at the query, as in training. Cost per frame: one feature map, and per query
+frame `iters` rounds of the tracker on at most NUM_RECENT + 2 maps; constant in the length of the
+stream.
 """
 
 from collections.abc import Sequence
@@ -54,7 +55,8 @@ def start_group(network: "Network", state: StreamState, queries: Float[Tensor, "
     head.tracker.check_size(query_map)
     if len(state.groups) == MAX_QUERY_FRAMES:
         oldest, *state.groups = state.groups
-        queries = torch.cat([oldest.recent[-1], queries], dim=1)
+        last_seen = oldest.queries if oldest.latest is None else oldest.latest
+        queries = torch.cat([last_seen, queries], dim=1)
         points = oldest.points + points
     state.groups.append(
         TrackedGroup(frame=latest, points=points, queries=queries, query_map=query_map)
@@ -85,7 +87,7 @@ def follow(
     """
     found = [_follow_group(network, state, group, newest) for group in state.groups]
     for group, (tracks, _, _) in zip(state.groups, found, strict=True):
-        group.recent = [*group.recent, tracks[:, 0]][-NUM_RECENT:]
+        group.latest = tracks[:, 0]
     state.recent_maps = [*state.recent_maps, newest][-NUM_RECENT:]
     fields = {
         "tracks": _joined(state, [tracks for tracks, _, _ in found]),
@@ -101,14 +103,11 @@ def _follow_group(
     network: "Network", state: StreamState, group: TrackedGroup, newest: Tensor
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Tracks b 1 t 2 in pixels and two logits b 1 t of one group, in the newest frame."""
-    since = len(group.recent)
-    maps = torch.stack([group.query_map, *state.recent_maps[len(state.recent_maps) - since :],
-                        newest], dim=1)  # fmt: skip
-    last = group.recent[-1] if group.recent else group.queries
-    guess = torch.stack([group.queries, *group.recent, last], dim=1)  # b s t 2
-    rounds, visibility, confidence = network.require_track_head().tracker(
-        maps, group.queries, guess
-    )
+    since = min(len(state.recent_maps), state.num_frames - 1 - group.frame)
+    recent = state.recent_maps[len(state.recent_maps) - since :]
+    maps = torch.stack([group.query_map, *recent, newest], dim=1)
+    tracker = network.require_track_head().tracker
+    rounds, visibility, confidence = tracker(maps, group.queries)
     last_confidence = None if confidence is None else confidence[:, -1:]
     return rounds[-1][:, -1:], visibility[:, -1:], last_confidence
 

@@ -149,7 +149,6 @@ class TestTracks:
         for _ in range(NUM_RECENT + 3):
             stream.step(torch.rand(3, 56, 84))
         assert len(stream._state.recent_maps) == NUM_RECENT
-        assert len(stream._state.groups[0].recent) == NUM_RECENT
 
     def test_points_of_one_frame_share_its_map(self, tiny):
         stream = tiny.stream()
@@ -174,7 +173,7 @@ class TestTracks:
         assert numbers != sorted(numbers)
         for group in stream._state.groups:  # tracks leave in the order of asking
             given = before.tracks[0, 0, group.points]
-            torch.testing.assert_close(given, group.recent[-1][0], rtol=0, atol=0)
+            torch.testing.assert_close(given, group.latest[0], rtol=0, atol=0)
 
     def test_another_size_of_frame_is_refused_while_points_are_followed(self, tiny):
         stream = tiny.stream()

@@ -52,14 +52,12 @@ class Tracker(nn.Module):
         self,
         feature_maps: Float[Tensor, "b s c h w"],
         queries: Float[Tensor, "b t 2"],
-        guess: Float[Tensor, "b s t 2"] | None = None,
     ) -> Tracks:
         """Follow points of frame 0 through the others.
 
         Args:
             feature_maps: of the track head's feature extractor, before their norm.
             queries: pixel (x, y) in frame 0.
-            guess: pixels from which the refinement starts, the query in every frame if None.
 
         Raises:
             ConfigError: if the maps are too small for the pyramid.
@@ -69,7 +67,7 @@ class Tracker(nn.Module):
         self.check_size(maps)
         s = maps.shape[1]
         start = (queries / stride).to(maps.dtype)  # b t 2, feature pixels
-        coords = start[:, None].expand(-1, s, -1, -1) if guess is None else guess / stride
+        coords = start[:, None].expand(-1, s, -1, -1)  # b s t 2
         feature = sample_bilinear(maps[:, 0], start)  # b t c
         feature = feature[:, None].expand(-1, s, -1, -1)  # b s t c
         pyramid = CorrelationPyramid(maps, self.config.corr_levels, self.config.corr_radius)

@@ -14,7 +14,7 @@ from torch import multiprocessing as mp
 
 from everview.geometry.cameras import pose_encoding_from_camera
 from everview.geometry.rotations import invert_rigid
-from everview.training.losses import scene_scale
+from everview.training.losses.scale import scene_scale
 from everview.training.recipe import TrainingRecipe
 from everview.world.clip import WorldSequence, sequence, training_seed
 

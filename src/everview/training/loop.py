@@ -18,13 +18,9 @@ from everview.errors import ConfigError, InputError
 from everview.model.network import Network, Outputs, build
 from everview.model.presets import presets
 from everview.training.data import Batch, batches
-from everview.training.losses import (
-    camera_loss,
-    confidence_loss,
-    gradient_loss,
-    relative_pose_loss,
-    track_loss,
-)
+from everview.training.losses.cameras import camera_loss, relative_pose_loss
+from everview.training.losses.maps import confidence_loss, gradient_loss
+from everview.training.losses.tracks import track_loss
 from everview.training.matching import Matching
 from everview.training.recipe import TrainingRecipe
 from everview.weights.save import save

@@ -2,14 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from everview.training.losses import (
-    camera_loss,
-    confidence_loss,
-    gradient_loss,
-    relative_pose_loss,
-    scene_scale,
-    track_loss,
-)
+from everview.training.losses.cameras import camera_loss, relative_pose_loss
+from everview.training.losses.maps import confidence_loss, gradient_loss
+from everview.training.losses.scale import scene_scale
+from everview.training.losses.tracks import track_loss
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""What is punished in training, part by part; smaller is better."""

@@ -12,7 +12,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 	touch $@
 
 .venv/dev: .venv/core
-	$(PIP_INSTALL) -e ".[dev,train]"
+	$(PIP_INSTALL) -e ".[dev,train,data]"
 	touch $@
 
 demo: .venv/core        ## run the bundled model on the bundled clip and on a world with known truth

@@ -1,0 +1,1 @@
+"""Training sets of the papers, our recordings and plain video: one schema, one way of sampling."""

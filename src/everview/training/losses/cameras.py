@@ -1,12 +1,16 @@
 """Errors of pose encodings: translation 3, quaternion x y z w 4, field of view 2."""
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from everview.geometry.rotations import matrix_from_quaternion
 
 MAX_TRANSLATION_ERROR = 100.0
 """Clamp of a single translation error, in scene units, as in VGGT's released training."""
+HUBER_DELTA = 0.1
+"""Where the Huber loss turns from square to linear, in StreamVGGT's released training."""
 
 
 def camera_loss(
@@ -26,19 +30,73 @@ def camera_loss(
 
     Source: VGGT released training, camera term: L1 was found more stable than the paper's Huber.
     """
-    num_rounds = len(rounds)
-    total = rounds.new_zeros(())
-    for r, estimate in enumerate(rounds):
-        quaternion = estimate[..., 3:7]
-        if align_sign:
-            sign = (quaternion * truth[..., 3:7]).sum(-1, keepdim=True).detach().sign()
-            quaternion = quaternion * sign + quaternion * (sign == 0)
-        translation = (estimate[..., :3] - truth[..., :3]).abs().clamp_max(MAX_TRANSLATION_ERROR)
-        rotation = (quaternion - truth[..., 3:7]).abs()
-        fov = (estimate[..., 7:] - truth[..., 7:]).abs()
-        loss = translation.mean() + rotation.mean() + 0.5 * fov.mean()
-        total = total + decay ** (num_rounds - 1 - r) * loss
-    return total / num_rounds
+    if align_sign:
+        rounds = with_sign_of(rounds, truth)
+    translation, rotation, fov = absolute_errors(rounds, truth, decay=decay)
+    return translation + rotation + 0.5 * fov
+
+
+def absolute_errors(
+    rounds: Float[Tensor, "rounds b s 9"], truth: Float[Tensor, "b s 9"], *, decay: float
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
+    """L1 of translation (clamped at 100), quaternion and field of view, mean over elements.
+
+    Round k of K counts decay^(K - k), and the sum is divided by K.
+
+    Source: VGGT released training, camera term.
+    """
+    errors = (rounds - truth).abs()
+    errors = torch.cat([errors[..., :3].clamp_max(MAX_TRANSLATION_ERROR), errors[..., 3:]], dim=-1)
+    return _by_part(errors, weights_of_rounds(rounds, decay) / len(rounds))
+
+
+def huber_errors(
+    rounds: Float[Tensor, "rounds b s 9"],
+    truth: Float[Tensor, "b s 9"],
+    *,
+    delta: float = HUBER_DELTA,
+    decay: float = 0.0,
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
+    """Huber loss of translation, quaternion and field of view, mean over elements.
+
+    Args:
+        rounds: pose encoding after each refinement round.
+        truth: pose encoding.
+        delta: e^2 / (2 delta) for errors up to it, |e| - delta / 2 beyond.
+        decay: weight of a round relative to the next one, the weights adding up to 1; at 0 only
+            the last round counts.
+
+    Source: StreamVGGT Sec. 3.4, camera term; delta from the released training.
+    """
+    weights = weights_of_rounds(rounds, decay)
+    return _by_part(huber(rounds - truth, delta), weights / weights.sum())
+
+
+def huber(error: Float[Tensor, "*axes"], delta: float) -> Float[Tensor, "*axes"]:
+    """e^2 / (2 delta) for |e| <= delta, |e| - delta / 2 beyond: of slope 1 far out."""
+    return F.smooth_l1_loss(error, torch.zeros_like(error), beta=delta, reduction="none")
+
+
+def weights_of_rounds(
+    rounds: Float[Tensor, "rounds ..."], decay: float
+) -> Float[Tensor, " rounds"]:
+    """decay^(K - k) for the k-th of K rounds: 1 for the last one, which is the only one at 0."""
+    return rounds.new_tensor([decay**k for k in reversed(range(len(rounds)))])
+
+
+def is_flipped(
+    rounds: Float[Tensor, "*rounds b s 9"], truth: Float[Tensor, "b s 9"]
+) -> Bool[Tensor, "*rounds b s"]:
+    """Whether the quaternion points away from the true one, of which -q would be nearer."""
+    return (rounds[..., 3:7] * truth[..., 3:7]).sum(dim=-1) < 0
+
+
+def with_sign_of(
+    rounds: Float[Tensor, "*rounds b s 9"], truth: Float[Tensor, "b s 9"]
+) -> Float[Tensor, "*rounds b s 9"]:
+    """The same cameras, written with that of q and -q that is nearer to the true quaternion."""
+    sign = torch.where(is_flipped(rounds, truth), -1.0, 1.0)[..., None].to(rounds.dtype)
+    return torch.cat([rounds[..., :3], rounds[..., 3:7] * sign, rounds[..., 7:]], dim=-1)
 
 
 def relative_pose_loss(
@@ -57,6 +115,12 @@ def relative_pose_loss(
         (rotation - true_rotation).abs().mean(),
         (translation - true_translation).abs().mean(),
     )
+
+
+def _by_part(errors: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Translation, quaternion, field of view: mean over elements, weighted sum over rounds."""
+    means = [part.mean(dim=(1, 2, 3)) for part in errors.split([3, 4, 2], dim=-1)]  # rounds each
+    return means[0] @ weights, means[1] @ weights, means[2] @ weights
 
 
 def _between(encoding: Tensor, gap: int) -> tuple[Tensor, Tensor]:

@@ -110,6 +110,24 @@ def points_from_depth(
     return transform_points(world_from_camera, in_camera)
 
 
+def ray_map(
+    world_from_camera: Float[Tensor, "*batch 4 4"],
+    intrinsics: Float[Tensor, "*batch 3 3"],
+    image_size: tuple[int, int],
+) -> Float[Tensor, "*batch H W 6"]:
+    """Origin (3) and unit direction (3), in the world frame, of the ray through every pixel.
+
+    Source: the ray maps of CUT3R (arXiv 2501.12387), with directions turned by the rotation alone;
+    its code adds the translation to them.
+    """
+    ones = intrinsics.new_ones(*intrinsics.shape[:-2], *image_size)
+    in_camera = unproject_depth(ones, intrinsics)
+    rotation = world_from_camera[..., :3, :3]
+    directions = F.normalize(in_camera @ rotation.mT.unsqueeze(-3), dim=-1)
+    origin = world_from_camera[..., None, None, :3, 3].expand_as(directions)
+    return torch.cat([origin, directions], dim=-1)
+
+
 def transform_points(
     transform: Float[Tensor, "*batch 4 4"], points: Float[Tensor, "*batch H W 3"]
 ) -> Float[Tensor, "*batch H W 3"]:

@@ -26,8 +26,8 @@ from everview.training.losses.target import (
     Kind,
     MapPairs,
     Target,
-    frames_without_mask_count_fully,
     map_pairs,
+    with_empty_masks_filled,
 )
 
 MOST_CONFIDENT = 20.0
@@ -179,10 +179,7 @@ def _common_maps(
             "student and teacher have neither depth nor points in common, so that their scales "
             "cannot be compared: distil networks with the same dense heads"
         )
-    return {
-        kind: replace(pairs, mask=frames_without_mask_count_fully(pairs.mask))
-        for kind, pairs in maps.items()
-    }
+    return {kind: with_empty_masks_filled(pairs) for kind, pairs in maps.items()}
 
 
 def _units(

@@ -20,8 +20,8 @@ from everview.training.losses.objective import Objective, diagnose, weights_by_s
 from everview.training.losses.target import (
     MapPairs,
     Target,
-    frames_without_mask_count_fully,
     map_pairs,
+    with_empty_masks_filled,
 )
 
 
@@ -89,6 +89,7 @@ class ReleasedDistillation:
         errors = huber_errors(last, target.pose_encoding, delta=self.huber_delta)
         terms = dict(zip(("translation", "rotation", "fov"), errors, strict=True))
         maps = map_pairs(outputs, target, dense_frames=dense_frames)
+        maps = {kind: with_empty_masks_filled(pairs) for kind, pairs in maps.items()}
         diagnostics = diagnose(outputs, target, maps)
         for kind, pairs in maps.items():
             frames = self.frames(pairs)
@@ -112,11 +113,11 @@ class ReleasedDistillation:
 
     def _frame(self, pairs: MapPairs, chosen: Tensor) -> FrameErrors:
         value, truth = pairs.value[chosen], pairs.truth[chosen]
-        mask = frames_without_mask_count_fully(pairs.mask[chosen])
+        mask, confidence = pairs.mask[chosen], pairs.confidence[chosen]
         if self.training:
             value, truth = divided_by_mean_norm(value, mask), divided_by_mean_norm(truth, mask)
         scale, shift = scale_and_shift(value, truth)
-        aligned, confidence = scale * value + shift, pairs.confidence[chosen]
+        aligned = scale * value + shift
         error = aligned - truth
         return FrameErrors(
             scale=scale,

@@ -111,11 +111,10 @@ def map_pairs(
     }
 
 
-def frames_without_mask_count_fully(
-    mask: Bool[Tensor, "*frames H W"],
-) -> Bool[Tensor, "*frames H W"]:
-    """Let every pixel count in frames whose mask is empty, as StreamVGGT's training does."""
-    return mask | ~mask.any(dim=-1, keepdim=True).any(dim=-2, keepdim=True)
+def with_empty_masks_filled(pairs: MapPairs) -> MapPairs:
+    """Let every pixel count in images whose mask is empty, as StreamVGGT's training does."""
+    empty = ~pairs.mask.flatten(1).any(dim=1)
+    return replace(pairs, mask=pairs.mask | empty[:, None, None])
 
 
 def without_invalid_truth(pairs: MapPairs) -> MapPairs:

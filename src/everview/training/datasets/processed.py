@@ -12,27 +12,36 @@ from everview.training.datasets.stored_arrays import read_json
 from everview.training.datasets.view import Dataset
 
 
-def open_processed(
-    declaration: SetDeclaration, root: Path, *, split: str = "train", limit: int | None = None
-) -> Dataset:
+def open_processed(declaration: SetDeclaration, root: Path, *, split: str = "train") -> Dataset:
     """List the scenes of a set; images are not opened yet.
 
     Args:
         declaration: the set.
         root: its folder.
         split: which list of scenes counts, in sets that have such lists.
-        limit: list at most so many scenes, the first ones.
 
     Raises:
         InputError: if a list in the folder is damaged.
+        MissingExtraError: if such a list needs a package that is not installed.
+    """
+    scenes = set_links(declaration, root, list_scenes(declaration, root, split=split))
+    return Dataset(name=declaration.name, rules=declaration.rules, scenes=tuple(scenes))
+
+
+def list_scenes(
+    declaration: SetDeclaration, root: Path, *, split: str = "train", limit: int | None = None
+) -> list[ProcessedScene]:
+    """Scenes in natural order, without their links; at most about `limit`.
+
+    Raises:
+        InputError: if a list of scenes is damaged.
     """
     scenes: list[ProcessedScene] = []
     for folder in _scene_folders(declaration, root, split):
-        scenes += _scenes_of(declaration, root, folder)
         if limit is not None and len(scenes) >= limit:
             break
-    scenes = set_links(declaration, root, scenes)
-    return Dataset(name=declaration.name, rules=declaration.rules, scenes=tuple(scenes))
+        scenes += _scenes_of(declaration, root, folder)
+    return scenes
 
 
 def _scene_folders(declaration: SetDeclaration, root: Path, split: str) -> Iterator[Path]:

@@ -121,14 +121,22 @@ class SequenceScene:
         return torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float64)
 
 
+def is_sequence(folder: Path) -> bool:
+    """Whether this is a sequence folder."""
+    return (folder / DESCRIPTION).is_file()
+
+
 def open_sequences(folder: Path) -> Dataset:
     """A sequence folder, or a folder of such.
 
     Raises:
         InputError: if there is none.
     """
-    is_one = (folder / DESCRIPTION).is_file()
-    folders = [folder] if is_one else sorted(p.parent for p in folder.glob(f"*/{DESCRIPTION}"))
+    folders = (
+        [folder]
+        if is_sequence(folder)
+        else sorted(p.parent for p in folder.glob(f"*/{DESCRIPTION}"))
+    )
     if not folders:
         raise InputError(f"{folder} holds no sequence ({DESCRIPTION})")
     scenes = tuple(SequenceScene(path) for path in folders)

@@ -21,6 +21,7 @@ VERBS = {
     "bench": ("everview.cli.bench", "Bench"),
     "eval": ("everview.cli.evaluate", "Eval"),
     "train": ("everview.cli.train", "Train"),
+    "data": ("everview.cli.data", "Data"),
 }
 """Verb -> module and dataclass. The modules import torch only when they run."""
 

@@ -108,7 +108,7 @@ class TeacherCache:
                 kept = _resized(kept, lambda maps: F.avg_pool2d(maps, self.shrink, ceil_mode=True))
                 limit = torch.finfo(torch.float16).max
                 kept = kept.clamp(-limit, limit).half() if self.half else kept
-            values[name] = kept.contiguous()
+            values[name] = kept.clone(memory_format=torch.contiguous_format)  # no shared memory
         return values
 
     def _unpacked(self, values: dict[str, Tensor], size: tuple[int, int]) -> Prediction:

@@ -1,27 +1,47 @@
-"""Clips of procedural rooms: images with exact geometry, from one integer."""
+"""Clips of procedural places: images with exact geometry, from one integer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from everview.errors import ConfigError
-from everview.geometry.cameras import intrinsics_from_fov, points_from_depth, project_points
+from everview.geometry.cameras import intrinsics_from_fov, points_from_depth
 from everview.geometry.rotations import invert_rigid
+from everview.world.develop import Effects, develop, shutter
 from everview.world.dice import Dice, hash_label
-from everview.world.motion import camera_path
-from everview.world.render import cast, pixel_rays, shade
-from everview.world.scene import Scene, make_scene
+from everview.world.kinds import KINDS, make_place
+from everview.world.places import Place
+from everview.world.render import render
+from everview.world.tracks import follow
 
-_RAYS_AT_ONCE = 1 << 15
 _PLAIN_SEEDS = 1 << 48
 """Plain seeds lie below; those of training above, so that no clip is in both."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is seldom asked for."""
+
+    motion: str = "any"
+    """Way of the camera, see `everview.world.motion.MOTIONS`."""
+    moving: float = 0.25
+    """Share of clips in which something moves by itself."""
+    effects: Effects = field(default_factory=Effects)
+    """Faults of the camera."""
+    device: str = "cpu"
+    """Where to render; the tensors of the result lie there."""
+
+    def __post_init__(self) -> None:
+        """Refuse a share that is none."""
+        if not 0 <= self.moving <= 1:
+            raise ConfigError(f"Options.moving must be between 0 and 1; got {self.moving}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class WorldSequence:
-    """A rendered clip and what is true about it.
+    """A rendered clip, or a part of an endless one, and what is true about it.
 
     World frame: the first camera (OpenCV axes), metres. Pixels are indices.
     """
@@ -29,41 +49,41 @@ class WorldSequence:
     images: Float[Tensor, "s 3 H W"]
     """RGB in [0, 1]."""
     depth: Float[Tensor, "s H W"]
-    """z-depth in metres, exact, > 0 everywhere."""
+    """z-depth in metres, exact; 0 where nothing is (sky)."""
+    valid: Bool[Tensor, "s H W"]
+    """Where there is depth."""
     world_from_camera: Float[Tensor, "s 4 4"]
-    """Poses; the first is the identity."""
+    """Poses; the first of a clip is the identity."""
     intrinsics: Float[Tensor, "s 3 3"]
     """K in pixels, principal point at (W / 2, H / 2)."""
     points: Float[Tensor, "s H W 3"]
-    """What each pixel shows, in the world frame."""
-    scene: Scene
-    """The room, for more rays."""
-    room_from_camera: Float[Tensor, "s 4 4"]
-    """The same poses in the room's frame (x right, y down, z forward, floor at y = 0)."""
+    """What each pixel shows, in the world frame; zero where nothing is."""
+    moving: Bool[Tensor, "s H W"]
+    """Where something is seen that may move by itself."""
+    kind: str
+    """What kind of place it is, see `everview.world.kinds.KINDS`."""
+    start: int = 0
+    """Number of the first frame."""
+    place: Place = field(repr=False)
+    """The world itself, for more rays."""
 
     def tracks(
         self, query_points: Float[Tensor, "n 2"]
     ) -> tuple[Float[Tensor, "s n 2"], Bool[Tensor, "s n"]]:
-        """Follow pixels (x, y) of the first frame through all frames, exactly.
+        """Follow pixels (x, y) of the first frame here through all frames, exactly.
+
+        A point on something that moves goes with it.
 
         Returns:
             Pixels in every frame (also outside the image), and whether the point is seen there:
-            in front of the camera, inside the image and not hidden. Behind the camera the pixel
-            has no meaning.
+            in front of the camera, inside the image and not hidden. Behind the camera, and for
+            queries that show nothing (sky), the pixel has no meaning and is not visible.
         """
-        height, width = self.depth.shape[1:]
-        first = self.room_from_camera[:1]
-        rays = pixel_rays(query_points, self.intrinsics[0])[None] @ first[:, :3, :3].mT
-        hits = cast(self.scene, first[:, :3, 3], rays)
-        points = first[0, :3, 3] + hits.distance[0, :, None] * rays[0]  # n 3, room frame
-        origin = self.room_from_camera[:, :3, 3]
-        towards = points - origin[:, None]  # s n 3
-        in_camera = towards @ self.room_from_camera[:, :3, :3]
-        pixels = project_points(in_camera, self.intrinsics)
-        size = pixels.new_tensor([width, height])
-        inside = ((pixels >= -0.5) & (pixels < size - 0.5)).all(dim=-1)
-        unhidden = cast(self.scene, origin, towards).distance > 1 - 2e-3
-        return pixels, (in_camera[..., 2] > 1e-3) & inside & unhidden
+        frames, height, width = self.depth.shape
+        return follow(
+            self.place, query_points, self.start, self.start + frames,
+            intrinsics=self.intrinsics[0], size=(height, width),
+        )  # fmt: skip
 
 
 def training_seed(index: int) -> int:
@@ -79,45 +99,108 @@ def sequence(
     fov: tuple[float, float] = (45.0, 90.0),
     speed: float = 1.0,
     noise: float = 0.01,
+    kind: str = "any",
+    options: Options | None = None,
 ) -> WorldSequence:
-    """Render a clip of a room that nobody has seen before; the same seed gives the same clip.
+    """Render a clip of a place that nobody has seen before; the same seed gives the same clip.
 
     Args:
-        seed: number of the room and path. The path does not depend on `frames`: a longer clip
+        seed: number of the place and path. The path does not depend on `frames`: a longer clip
             begins like a shorter one.
         frames: number of images.
         size: (height, width) in pixels.
         fov: range of the angle, in degrees, that the longer side of the image spans.
-        speed: multiplies motion between frames; 1 is like video sampled at 3 to 10 Hz.
-        noise: standard deviation of image noise, as a share of full scale.
+        speed: multiplies all motion between frames; 1 is like video sampled at 3 to 10 Hz.
+        noise: typical standard deviation of image noise, as a share of full scale; a clip has 0.3
+            to 1.7 times that.
+        kind: of place, one of `everview.world.kinds.KINDS`; `any` draws one, rooms most often.
+        options: motion, moving things, camera faults, device.
 
     Raises:
-        ConfigError: if a count or size is not positive.
+        ConfigError: if a count or size is not positive, or a kind or motion unknown.
     """
-    if frames < 1 or min(size) < 2:
+    if frames < 1:
         raise ConfigError(f"sequence() needs frames >= 1 and sides >= 2; got {frames}, {size}")
-    dice = Dice(seed)
-    scene = make_scene(dice)
-    room_from_camera = camera_path(dice, scene, frames, speed=speed)
-    intrinsics = _intrinsics(dice, size, fov).expand(frames, 3, 3)
-    at_once = max(1, _RAYS_AT_ONCE // (size[0] * size[1]))
-    chunks = [
-        _render(scene, room_from_camera[i : i + at_once], intrinsics[i : i + at_once], size)
-        for i in range(0, frames, at_once)
-    ]
-    images = torch.cat([chunk[0] for chunk in chunks])
-    depth = torch.cat([chunk[1] for chunk in chunks])
-    world_from_camera = invert_rigid(room_from_camera[0]) @ room_from_camera
-    world_from_camera[0] = torch.eye(4)
-    return WorldSequence(
-        images=_develop(dice, images, noise),
-        depth=depth,
-        world_from_camera=world_from_camera,
-        intrinsics=intrinsics,
-        points=points_from_depth(depth, invert_rigid(world_from_camera), intrinsics),
-        scene=scene,
-        room_from_camera=room_from_camera,
+    view = WorldView(
+        seed, size=size, fov=fov, speed=speed, noise=noise, kind=kind, options=options or Options()
     )
+    return view.frames(0, frames)
+
+
+class WorldView:
+    """A place and a camera in it: renders any frames of an endless clip, in any order.
+
+    Args:
+        seed: number of the place and path.
+        size: (height, width) in pixels.
+        fov: range of the angle, in degrees, that the longer side of the image spans.
+        speed: multiplies all motion between frames.
+        noise: typical standard deviation of image noise, as a share of full scale; a clip has 0.3
+            to 1.7 times that.
+        kind: of place.
+        options: motion, moving things, camera faults, device.
+
+    Raises:
+        ConfigError: if a size is not positive, or a kind or motion unknown.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        size: tuple[int, int],
+        fov: tuple[float, float],
+        speed: float,
+        noise: float,
+        kind: str,
+        options: Options,
+    ) -> None:
+        if min(size) < 2:
+            raise ConfigError(f"sequence() needs frames >= 1 and sides >= 2; got sides {size}")
+        if not 0 < fov[0] <= fov[1] < 180 or speed <= 0 or noise < 0:
+            raise ConfigError(
+                "a world needs 0 < fov[0] <= fov[1] < 180, speed > 0 and noise >= 0; "
+                f"got {fov}, {speed}, {noise}"
+            )
+        self._dice = Dice(seed)
+        self._size, self._noise, self._options = size, noise, options
+        self.kind, self.place = make_place(
+            self._dice, kind, speed=speed, motion=options.motion,
+            movers=self._dice.chance("moving", options.moving),
+        )  # fmt: skip
+        self._intrinsics = _intrinsics(self._dice, size, fov).to(options.device)
+        self._camera_from_place = invert_rigid(self.place.cameras(torch.zeros(1)))[0]
+
+    def frames(self, start: int, stop: int) -> WorldSequence:
+        """Frames start to stop - 1; the world frame is that of camera 0."""
+        options = self._options
+        pictures = render(
+            self.place, start, stop, intrinsics=self._intrinsics, size=self._size,
+            shutter=shutter(self._dice, options.effects),
+        )  # fmt: skip
+        times = torch.arange(start, stop, dtype=torch.float32)
+        world_from_camera = (self._camera_from_place @ self.place.cameras(times)).float()
+        if start == 0:
+            world_from_camera[0] = torch.eye(4)
+        world_from_camera = world_from_camera.to(options.device)
+        intrinsics = self._intrinsics.expand(stop - start, 3, 3)
+        valid = pictures.depth > 0
+        points = points_from_depth(pictures.depth, invert_rigid(world_from_camera), intrinsics)
+        return WorldSequence(
+            images=develop(
+                self._dice, pictures.images, pictures.flow,
+                start=start, effects=options.effects, noise=self._noise,
+            ),
+            depth=pictures.depth,
+            valid=valid,
+            world_from_camera=world_from_camera,
+            intrinsics=intrinsics,
+            points=points * valid[..., None],
+            moving=pictures.moving,
+            kind=self.kind,
+            start=start,
+            place=self.place,
+        )  # fmt: skip
 
 
 def _intrinsics(dice: Dice, size: tuple[int, int], fov: tuple[float, float]) -> Tensor:
@@ -129,25 +212,4 @@ def _intrinsics(dice: Dice, size: tuple[int, int], fov: tuple[float, float]) -> 
     return intrinsics_from_fov(angles, size)
 
 
-def _render(
-    scene: Scene, room_from_camera: Tensor, intrinsics: Tensor, size: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
-    height, width = size
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    pixels = torch.stack([columns, rows], dim=-1).reshape(1, -1, 2).float()
-    in_camera = pixel_rays(pixels.expand(len(intrinsics), -1, -1), intrinsics)
-    rays = in_camera @ room_from_camera[:, :3, :3].mT
-    origin = room_from_camera[:, :3, 3]
-    hits = cast(scene, origin, rays)
-    colour = shade(scene, hits, origin, rays, intrinsics[:, 0, 0])
-    return colour.mT.unflatten(-1, size), hits.distance.unflatten(-1, size)
-
-
-def _develop(dice: Dice, images: Tensor, noise: float) -> Tensor:
-    """Exposure that wanders a little, white balance, sensor noise."""
-    frames = len(images)
-    gain = 1 + dice.uniform("exposure", (frames, 1, 1, 1), -0.04, 0.04)
-    balance = dice.uniform("white balance", (3, 1, 1), 0.88, 1.12)
-    brightness = dice.number("brightness", 0.75, 1.25)
-    grain = dice.uniform("sensor", tuple(images.shape), -1.7, 1.7) * noise if noise else 0.0
-    return (images * (gain * balance * brightness) + grain).clamp_(0, 1)
+__all__ = ["KINDS", "Options", "WorldSequence", "WorldView", "sequence", "training_seed"]

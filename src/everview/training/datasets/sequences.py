@@ -49,6 +49,17 @@ class SequenceScene:
         """All frames."""
         return len(self)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know of this sequence."""
+        found = []
+        if self.info.get("depth") and not self.has_depth:
+            found.append("its depth is not registered to the images and is not used")
+        camera = self.info.get("camera") or {}
+        if any(float(camera.get(name, 0)) for name in ("k1", "k2", "p1", "p2")):
+            found.append("its lens distorts (k1, k2, p1, p2), which is not corrected")
+        return tuple(found)
+
     def __len__(self) -> int:
         return len(self._paths)
 

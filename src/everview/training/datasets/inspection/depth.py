@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import torch
 
 from everview.training.datasets.inspection.cameras import Measures
-from everview.training.datasets.inspection.finding import Finding, Level
+from everview.training.datasets.inspection.finding import Finding, Level, names
 from everview.training.datasets.inspection.reprojection import AS_STORED, Agreement, agreement
+from everview.training.datasets.inspection.views import Pair
 from everview.training.datasets.view import View
 
 FEW_VALID, HARDLY_VALID = 0.2, 0.02
@@ -17,7 +18,8 @@ METRES = (0.05, 300.0)
 GOOD_ERROR = 0.05
 """Relative reprojection error up to which depth and poses agree."""
 STILL = 0.01
-"""Error of the identity below which the camera has not moved enough to tell."""
+"""Error of the identity below which the camera has not moved enough to tell; a smaller error of the
+poses as stored needs no other explanation."""
 CLEARLY_BETTER = 0.5
 """Another reading of the data must have less than this share of the error to be believed."""
 
@@ -38,9 +40,14 @@ def inspect_depth(views: Sequence[View]) -> tuple[Measures, list[Finding]]:
 
 
 def inspect_agreement(
-    pairs: Sequence[tuple[View, View]],
+    blocks: Sequence[Sequence[Pair]],
 ) -> tuple[Measures, list[Finding]]:
-    """Depth of one frame against another, with the poses as stored and in other readings."""
+    """Depth of one frame against another, with the poses as stored and in other readings.
+
+    Args:
+        blocks: pairs of frames that see the same, one list for each scene.
+    """
+    pairs = [pair for block in blocks for pair in block]
     if not pairs:
         return {"reprojection_error": None, "identity_error": None, "overlap": None}, []
     found = agreement(pairs)
@@ -51,34 +58,51 @@ def inspect_agreement(
         "best_convention": found.best_convention,
         "best_depth_scale": found.best_scale,
     }
-    return measures, judge(found)
+    return measures, judge(found) or _odd_scenes(blocks)
 
 
 def judge(found: Agreement) -> list[Finding]:
     """Say what the errors mean."""
-    error = found.stored
-    if found.identity < STILL and error < GOOD_ERROR:
+    better = _better_reading(found)
+    if better is not None:
+        return [better]
+    if found.identity < STILL and found.stored < GOOD_ERROR:
         return [
             _finding("note", "the camera hardly moves in the frames looked at: axes and units of "
                      "poses cannot be told", "look at more frames with --frames")
         ]  # fmt: skip
-    if error <= GOOD_ERROR and error < found.identity:
+    is_good = found.stored <= GOOD_ERROR and found.stored < found.identity
+    return [] if is_good else [_no_agreement(found)]
+
+
+def _odd_scenes(blocks: Sequence[Sequence[Pair]]) -> list[Finding]:
+    """Scenes that are wrong though most are right."""
+    odd = []
+    for block in blocks:
+        found = agreement(block)
+        if any(finding.level == "fault" for finding in judge(found)):
+            odd.append(block[0][0].label)
+    if not odd:
         return []
-    return [_better_reading(found) or _no_agreement(found)]
+    text = f"{len(odd)} of {len(blocks)} scenes disagree with their own depth: {names(odd)}"
+    advice = "check these scenes one by one; leave them out if they cannot be mended"
+    return [_finding("fault" if 4 * len(odd) > len(blocks) else "warning", text, advice)]
 
 
 def _better_reading(found: Agreement) -> Finding | None:
     """The convention or unit that makes depth and poses agree, if one does clearly."""
     error, convention, scale = found.stored, found.best_convention_error, found.best_scale_error
+    if error < STILL:
+        return None
     limit = min(CLEARLY_BETTER * error, GOOD_ERROR)
-    if scale < limit and scale < convention:
+    if scale < min(limit, convention, CLEARLY_BETTER * found.rotation_only):
         return _finding(
             "fault",
             f"depth disagrees with the poses ({_percent(error)}), and agrees "
             f"({_percent(scale)}) when multiplied by {found.best_scale:g}",
             "depth and translation have different units: convert one of them",
         )
-    if convention < limit:
+    if convention < min(limit, CLEARLY_BETTER * found.identity):
         return _finding(
             "fault",
             f"poses disagree with depth ({_percent(error)}) as {AS_STORED.text}, and agree "

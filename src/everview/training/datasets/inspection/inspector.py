@@ -7,6 +7,7 @@ from everview.training.datasets.inspection.depth import inspect_agreement, inspe
 from everview.training.datasets.inspection.finding import Finding, Report, names
 from everview.training.datasets.inspection.shapes import inspect_shapes
 from everview.training.datasets.inspection.views import InspectionSettings, LookedAt, look_at
+from everview.training.datasets.sequences import SequenceScene
 from everview.training.datasets.view import Dataset
 
 _ORDER = ("fault", "warning", "note")
@@ -28,14 +29,18 @@ def inspect_dataset(dataset: Dataset, folder: Path, settings: InspectionSettings
         inspect_depth(views),
         inspect_agreement(pairs),
     ]
-    findings = _files(seen) + inspect_shapes(seen.scenes) + _truths(seen)
+    findings = _files(seen) + inspect_shapes(seen.scenes) + _truths(seen) + _remarks(seen)
     findings += [finding for _, found in results for finding in found]
     return Report(
         layout=dataset.name,
         folder=str(folder),
         num_scenes=len(dataset.scenes),
         num_frames=len(dataset),
-        looked_at={"scenes": len(seen.scenes), "frames": seen.num_read, "pairs": len(pairs)},
+        looked_at={
+            "scenes": len(seen.scenes),
+            "frames": seen.num_read,
+            "pairs": sum(map(len, pairs)),
+        },
         measures={name: value for measures, _ in results for name, value in measures.items()},
         findings=sorted(findings, key=lambda finding: _ORDER.index(finding.level)),
     )
@@ -53,6 +58,17 @@ def _files(seen: LookedAt) -> list[Finding]:
             files=tuple(seen.problems),
         )
     ]
+
+
+def _remarks(seen: LookedAt) -> list[Finding]:
+    """What sequence folders say about themselves."""
+    remarks = [
+        f"{scene.name}: {remark}"
+        for scene in seen.scenes
+        if isinstance(scene, SequenceScene)
+        for remark in scene.remarks
+    ]
+    return [Finding(level="note", check="files", text=text) for text in remarks]
 
 
 def _truths(seen: LookedAt) -> list[Finding]:

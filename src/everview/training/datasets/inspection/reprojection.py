@@ -1,7 +1,7 @@
 """Do depth, intrinsics and poses agree? Depth of one frame, moved into another, meets its depth."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +20,10 @@ MIN_Z = 1e-6
 """Points closer to the camera's plane have no pixel."""
 
 
+Motion = Callable[[View, View], Tensor]
+"""Says how the camera moved: second_from_first."""
+
+
 class Convention(NamedTuple):
     """A way in which poses may have been stored."""
 
@@ -36,6 +40,11 @@ class Convention(NamedTuple):
         axes = torch.eye(4, dtype=pose.dtype)
         axes[:3, :3] = pose.new_tensor(self.axes_from_opencv)
         return pose @ axes
+
+    def motion(self, first: View, second: View) -> Float[Tensor, "4 4"]:
+        """second_from_first, if the stored poses follow this convention."""
+        poses = [self.world_from_camera(v.world_from_camera.double()) for v in (first, second)]
+        return torch.linalg.inv(poses[1]) @ poses[0]
 
 
 _OPENCV = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
@@ -72,12 +81,14 @@ class Agreement:
     """As if the camera did not move: the control."""
     overlap: float
     """Share of the valid pixels that meet valid depth in the other frame."""
+    rotation_only: float
+    """As if the camera turned on the spot: what depth in far too large a unit comes down to."""
     best_convention: str
-    """The convention with the least error."""
+    """Of the conventions other than ours, the one with the least error."""
     best_convention_error: float
     """Its error."""
     best_scale: float
-    """The factor on depth with the least error."""
+    """Of the factors on depth other than 1, the one with the least error."""
     best_scale_error: float
     """Its error."""
 
@@ -88,14 +99,15 @@ def agreement(pairs: Sequence[tuple[View, View]]) -> Agreement:
     Args:
         pairs: frames of one scene each, both with depth, pose and intrinsics.
     """
-    stored = _error(pairs, AS_STORED)
-    conventions = {c.text: _error(pairs, c).error for c in (AS_STORED, *OTHERS)}
-    scales = {scale: _error(pairs, AS_STORED, scale=scale).error for scale in (1.0, *SCALES)}
+    stored = _error(pairs, AS_STORED.motion)
+    conventions = {other.text: _error(pairs, other.motion).error for other in OTHERS}
+    scales = {scale: _error(pairs, AS_STORED.motion, scale=scale).error for scale in SCALES}
     best_convention = min(conventions, key=lambda text: conventions[text])
     best_scale = min(scales, key=lambda scale: scales[scale])
     return Agreement(
         stored=stored.error,
-        identity=_error(pairs, None).error,
+        identity=_error(pairs, _no_motion).error,
+        rotation_only=_error(pairs, _rotation).error,
         overlap=stored.overlap,
         best_convention=best_convention,
         best_convention_error=conventions[best_convention],
@@ -139,23 +151,23 @@ def reprojection_error(
     return Error(float(error), float(known.sum()) / len(points))
 
 
-def _error(
-    pairs: Sequence[tuple[View, View]], convention: Convention | None, *, scale: float = 1.0
-) -> Error:
-    """Median over pairs with enough overlap; None for the convention means no motion."""
-    found = []
-    for first, second in pairs:
-        motion = torch.eye(4, dtype=torch.float64)
-        if convention is not None:
-            poses = [
-                convention.world_from_camera(v.world_from_camera.double()) for v in (first, second)
-            ]
-            motion = torch.linalg.inv(poses[1]) @ poses[0]
-        found.append(reprojection_error(first, second, motion, scale=scale))
+def _error(pairs: Sequence[tuple[View, View]], motion: Motion, *, scale: float = 1.0) -> Error:
+    """Median over pairs with enough overlap, if these are at least half of all."""
+    found = [reprojection_error(*pair, motion(*pair), scale=scale) for pair in pairs]
     good = [f for f in found if f.overlap >= MIN_OVERLAP]
     if 2 * len(good) < len(pairs) or not good:
         return Error(math.inf, 0.0)
     errors, overlaps = (
         torch.tensor(column, dtype=torch.float64) for column in zip(*good, strict=True)
     )
-    return Error(float(errors.median()), float(overlaps.median()))
+    return Error(float(errors.quantile(0.5)), float(overlaps.quantile(0.5)))
+
+
+def _no_motion(first: View, _: View) -> Float[Tensor, "4 4"]:
+    return torch.eye(4, dtype=torch.float64, device=first.depth.device)
+
+
+def _rotation(first: View, second: View) -> Float[Tensor, "4 4"]:
+    motion = AS_STORED.motion(first, second)
+    motion[:3, 3] = 0
+    return motion

@@ -4,9 +4,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from everview.errors import InputError
 from everview.training.datasets.processed_scene import ProcessedScene
 from everview.training.datasets.view import Dataset, Scene, View
+
+Pair = tuple[View, View]
+
+MIN_DETERMINANT = 1e-6
+"""Of a matrix that can be inverted; that of a rotation is 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,13 +46,17 @@ class LookedAt:
         """All frames of the blocks."""
         return (view for block in self.blocks for view in block)
 
-    def pairs(self) -> list[tuple[View, View]]:
-        """Frames half a block apart, so that the camera has moved, with all three truths."""
-        pairs = []
+    def pairs(self) -> list[list[Pair]]:
+        """Per block the frames half a block apart, so that the camera has moved.
+
+        Only frames with depth, pose and intrinsics; blocks without a pair are left out.
+        """
+        found = []
         for block in self.blocks:
             gap = max(1, len(block) // 2)
-            pairs += list(zip(block[:-gap], block[gap:], strict=True))
-        return [pair for pair in pairs if all(map(_has_all_truths, pair))]
+            pairs = zip(block[:-gap], block[gap:], strict=True)
+            found.append([pair for pair in pairs if all(map(_has_all_truths, pair))])
+        return [pairs for pairs in found if pairs]
 
 
 def look_at(dataset: Dataset, settings: InspectionSettings) -> LookedAt:
@@ -114,5 +125,7 @@ def _spread(total: int, wanted: int) -> list[int]:
 
 
 def _has_all_truths(view: View) -> bool:
-    is_finite = bool(view.world_from_camera.isfinite().all())
-    return view.has_depth and view.has_pose and view.has_intrinsics and is_finite
+    """Depth, intrinsics, and a pose that can be inverted."""
+    pose = view.world_from_camera.double()
+    is_pose = bool(pose.isfinite().all()) and abs(float(torch.linalg.det(pose))) > MIN_DETERMINANT
+    return view.has_depth and view.has_pose and view.has_intrinsics and is_pose

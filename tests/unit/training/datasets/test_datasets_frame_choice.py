@@ -105,9 +105,9 @@ def test_a_start_near_the_end_moves_back_until_all_frames_fit():
 
 
 def test_the_share_of_videos_is_that_of_the_set_and_only_videos_are_sorted():
-    choices = [_choose(_video(100), 3, 6, seed, video=0.7, max_gap=4) for seed in range(400)]
+    choices = [_choose(_video(100), 3, 6, seed, video=0.7, max_gap=4) for seed in range(200)]
     share = sum(choice.is_video for choice in choices) / len(choices)
-    assert share == pytest.approx(0.7, abs=0.07)
+    assert share == pytest.approx(0.7, abs=0.1)
     for choice in choices:
         if choice.is_video:
             assert list(choice.positions) == sorted(choice.positions)
@@ -155,9 +155,9 @@ def test_stored_sets_that_hold_the_start_are_preferred():
 def test_the_share_of_ordered_samples_is_that_of_the_set():
     scene = Listed(20, 10, links=Links(sets=(tuple(range(10, 20)),)))
     rules = {"ordered_share": 0.7, "video": 1.0}
-    choices = [_choose(scene, 15, 4, seed, **rules) for seed in range(400)]
+    choices = [_choose(scene, 15, 4, seed, **rules) for seed in range(200)]
     ordered = [choice for choice in choices if max(choice.positions) < 10]
-    assert len(ordered) / len(choices) == pytest.approx(0.7, abs=0.07)
+    assert len(ordered) / len(choices) == pytest.approx(0.7, abs=0.1)
     assert all(choice.is_video for choice in ordered)
     others = [choice for choice in choices if choice not in ordered]
     assert all(min(choice.positions) >= 10 and not choice.is_video for choice in others)

@@ -7,7 +7,12 @@ import torch
 
 from everview.training.datasets.inspection.cameras import Measures
 from everview.training.datasets.inspection.finding import Finding, Level, names
-from everview.training.datasets.inspection.reprojection import AS_STORED, Agreement, agreement
+from everview.training.datasets.inspection.reprojection import (
+    AS_STORED,
+    Agreement,
+    agreement,
+    stored_error,
+)
 from everview.training.datasets.inspection.views import Pair
 from everview.training.datasets.view import View
 
@@ -79,8 +84,9 @@ def _odd_scenes(blocks: Sequence[Sequence[Pair]]) -> list[Finding]:
     """Scenes that are wrong though most are right."""
     odd = []
     for block in blocks:
-        found = agreement(block)
-        if any(finding.level == "fault" for finding in judge(found)):
+        if stored_error(block) < STILL:
+            continue
+        if any(finding.level == "fault" for finding in judge(agreement(block))):
             odd.append(block[0][0].label)
     if not odd:
         return []

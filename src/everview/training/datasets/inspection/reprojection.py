@@ -116,6 +116,11 @@ def agreement(pairs: Sequence[tuple[View, View]]) -> Agreement:
     )
 
 
+def stored_error(pairs: Sequence[tuple[View, View]]) -> float:
+    """`Agreement.stored` alone."""
+    return _error(pairs, AS_STORED.motion).error
+
+
 class Error(NamedTuple):
     """How well pairs agree."""
 

@@ -105,14 +105,12 @@ class SetDeclaration:
     """File in the set's folder with a number per scene; depth and translation are divided by 1000
     times it."""
 
-    def depth_path(self, groups: Mapping[str, str]) -> str:
-        """Path of the depth of a frame whose image's name gave these groups."""
-        return self.depth.format(**groups)
+    def parts(self, file_name: str) -> dict[str, str]:
+        """What the name of an image says: `id` and perhaps `track`; empty if it is none."""
+        match = re.fullmatch(self.image_name, file_name)
+        return match.groupdict() if match else {}
 
-    def match(self, file_name: str) -> re.Match[str] | None:
-        """Whether this is the name of an image, and of which frame."""
-        return re.fullmatch(self.image_name, file_name)
-
-    def match_unordered(self, frame_id: str) -> re.Match[str] | None:
-        """Whether a frame of this name has no order in time."""
-        return re.fullmatch(self.unordered_name, frame_id) if self.unordered_name else None
+    def is_unordered(self, file_name: str) -> bool:
+        """Whether an image of this name has no place in time, such as a single photograph."""
+        pattern = self.unordered_name
+        return pattern is not None and re.fullmatch(pattern, file_name) is not None

@@ -67,7 +67,7 @@ def _own_links(scene: ProcessedScene) -> Links | None:
 def _by_name(scene: ProcessedScene, arrays: Arrays, path: Path) -> tuple[tuple[int, ...], ...]:
     """Groups count images of the file's list; positions count files, which may be fewer."""
     names = camera_files.names_of(arrays, path)
-    position = {frame["id"]: i for i, frame in enumerate(scene.frames)}
+    position = {scene.frame_id(i): i for i in range(len(scene))}
     try:
         groups = [[names[i] for i in group] for group in camera_files.groups_of(arrays)]
     except IndexError as error:
@@ -96,7 +96,7 @@ def _stored_sets(arrays: Arrays, path: Path, scenes: Iterable[ProcessedScene]) -
         if members:
             by_scene[home[members[0]]].append([images[i].rsplit("/", 1)[1] for i in members])
     for scene in scenes:
-        position = {frame["id"]: i for i, frame in enumerate(scene.frames)}
+        position = {scene.frame_id(i): i for i in range(len(scene))}
         sets = (
             tuple(position[n] for n in names if n in position) for names in by_scene[scene.name]
         )
@@ -110,7 +110,7 @@ def _invalid_files(arrays: Arrays, _: Path, scenes: Iterable[ProcessedScene]) ->
         if listed is None:
             continue
         bad = {item.decode() if isinstance(item, bytes) else str(item) for item in listed.tolist()}
-        scene.frames = [f for f in scene.frames if f["file"].rsplit(".", 1)[0] not in bad]
+        scene.files = tuple(name for name in scene.files if name.rsplit(".", 1)[0] not in bad)
 
 
 _MARKERS = {

@@ -1,5 +1,6 @@
 """The processed layout that the sets of the papers share: folders of scenes, listed in order."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from everview.errors import InputError
 from everview.frames.folders import natural_key
 from everview.training.datasets.declaration import SetDeclaration
 from everview.training.datasets.links import set_links
-from everview.training.datasets.processed_scene import Groups, ProcessedScene, is_unordered
+from everview.training.datasets.processed_scene import ProcessedScene
 from everview.training.datasets.stored_arrays import read_json
 from everview.training.datasets.view import Dataset
 
@@ -73,30 +74,29 @@ def _selected(declaration: SetDeclaration, root: Path, split: str) -> set[str] |
 
 def _scenes_of(declaration: SetDeclaration, root: Path, folder: Path) -> list[ProcessedScene]:
     """The cameras of one folder, each a scene."""
-    tracks: dict[str, list[Groups]] = {}
-    for frame in _frames(declaration, folder):
-        tracks.setdefault(frame.get("track", ""), []).append(frame)
+    tracks: dict[str, list[str]] = {}
+    for file, track in _images(declaration, folder):
+        tracks.setdefault(track, []).append(file)
     name = folder.relative_to(root).as_posix()
     unit = _unit(declaration, root, name)
     return [
         ProcessedScene(
-            declaration, folder, frames, name=f"{name}/{track}" if track else name, unit=unit
+            declaration, folder, files, name=f"{name}/{track}" if track else name, unit=unit
         )
-        for track, frames in sorted(tracks.items())
+        for track, files in sorted(tracks.items())
         if track not in declaration.excluded_tracks
     ]
 
 
-def _frames(declaration: SetDeclaration, folder: Path) -> list[Groups]:
-    """Names of a scene's images, ordered ones first, each kind in natural order."""
-    matches = [
-        match
-        for path in (folder / declaration.images).iterdir()
-        if (match := declaration.match(path.name))
+def _images(declaration: SetDeclaration, folder: Path) -> list[tuple[str, str]]:
+    """Names and tracks of a scene's images, ordered ones first, each kind in natural order."""
+    found = [
+        (name, parts.get("track", ""))
+        for name in os.listdir(folder / declaration.images)  # noqa: PTH208 - millions of names
+        if (parts := declaration.parts(name))
     ]
-    frames: list[Groups] = [{**match.groupdict(), "file": match.string} for match in matches]
     return sorted(
-        frames, key=lambda frame: (is_unordered(declaration, frame), natural_key(Path(frame["id"])))
+        found, key=lambda item: (declaration.is_unordered(item[0]), natural_key(Path(item[0])))
     )
 
 

@@ -1,6 +1,6 @@
 """One scene of a processed set: a file per part of each frame, read when it is asked for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -18,9 +18,6 @@ from everview.training.datasets.depth_values import decode_depth, mask_to_grid, 
 from everview.training.datasets.names import time_in_name
 from everview.training.datasets.stored_arrays import read_arrays, read_mask, read_stored_depth
 from everview.training.datasets.view import Links, View
-
-Groups = Mapping[str, str]
-"""What the name of an image says: `id`, and `track` where there are several cameras."""
 
 
 class Camera(NamedTuple):
@@ -41,7 +38,7 @@ class ProcessedScene:
         self,
         declaration: SetDeclaration,
         folder: Path,
-        frames: Sequence[Groups],
+        files: Sequence[str],
         *,
         name: str,
         links: Links | None = None,
@@ -52,14 +49,15 @@ class ProcessedScene:
         Args:
             declaration: of its set.
             folder: of the scene.
-            frames: what the names of the images say, ordered ones first.
+            files: names of the images, ordered ones first; a set has millions, so nothing else is
+                kept of each.
             name: path of the scene within the set.
             links: which frames belong together.
             unit: what depth and translation are divided by.
         """
         self.declaration = declaration
         self.folder = folder
-        self.frames = frames
+        self.files = tuple(files)
         self.name = name
         self.links = links
         self.unit = unit
@@ -69,16 +67,16 @@ class ProcessedScene:
         """Frames that are a video; the others follow."""
         if not self.declaration.is_video:
             return 0
-        return sum(not is_unordered(self.declaration, frame) for frame in self.frames)
+        return self._num_ordered
 
     @property
     def max_gap(self) -> int | None:
         """Of the camera, where it differs from the set's."""
-        track = self.frames[0].get("track", "") if self.frames else ""
+        track = self.declaration.parts(self.files[0]).get("track", "") if self.files else ""
         return self.declaration.track_gaps.get(track)
 
     def __len__(self) -> int:
-        return len(self.frames)
+        return len(self.files)
 
     def views(self, positions: Sequence[int]) -> list[View]:
         """Read frames.
@@ -88,20 +86,24 @@ class ProcessedScene:
         """
         return [self._view(position) for position in positions]
 
+    def frame_id(self, position: int) -> str:
+        """Name of a frame without what all names have in common."""
+        return self.declaration.parts(self.files[position])["id"]
+
     def image_path(self, position: int) -> Path:
         """Where the image of a frame lies."""
-        return self.folder / self.declaration.images / self.frames[position]["file"]
+        return self.folder / self.declaration.images / self.files[position]
 
     def depth_path(self, position: int) -> Path:
         """Where its depth lies."""
-        return self.folder / self.declaration.depth_path(self.frames[position])
+        return self._path(self.declaration.depth, position)
 
     def camera_path(self, position: int) -> Path:
         """Where its camera lies: a file of its own, or one of the scene."""
         declaration = self.declaration
         if declaration.camera is None:
             return self.folder / str(declaration.scene_camera)
-        return self.folder / declaration.camera.format(**self.frames[position])
+        return self._path(declaration.camera, position)
 
     def camera(self, position: int) -> Camera:
         """Camera of a frame.
@@ -111,7 +113,7 @@ class ProcessedScene:
         """
         path = self.camera_path(position)
         if self.declaration.camera is None:
-            return self._scene_camera(self.frames[position]["id"], path)
+            return self._scene_camera(self.frame_id(position), path)
         arrays = read_arrays(path)
         key = self.declaration.code.full_scale
         return Camera(
@@ -120,12 +122,19 @@ class ProcessedScene:
             1.0 if key is None else camera_files.number_of(arrays, key, path),
         )
 
+    def _path(self, template: str, position: int) -> Path:
+        return self.folder / template.format(**self.declaration.parts(self.files[position]))
+
     def _scene_camera(self, frame_id: str, path: Path) -> Camera:
         intrinsics, poses, rows = self._scene_cameras
         if frame_id not in rows:
             raise InputError(f"{path} has no camera of {frame_id}, which is among the images")
         row = rows[frame_id]
         return Camera(intrinsics[row], poses[row])
+
+    @cached_property
+    def _num_ordered(self) -> int:
+        return sum(not self.declaration.is_unordered(file) for file in self.files)
 
     @cached_property
     def _scene_cameras(self) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
@@ -150,7 +159,6 @@ class ProcessedScene:
         depth = to_grid(torch.from_numpy(found.depth)[None], size)[0] / self.unit
         pose = camera.world_from_camera.copy()
         pose[:3, 3] /= self.unit
-        frame = self.frames[position]
         return View(
             image=image,
             depth=depth,
@@ -160,18 +168,13 @@ class ProcessedScene:
             sky=mask_to_grid(found.sky, size),
             foreground=self._foreground(position, size),
             is_metric=self.declaration.is_metric,
-            time=time_in_name(frame["id"], position),
+            time=time_in_name(self.frame_id(position), position),
             index=position,
-            label=f"{self.declaration.name}/{self.name}/{frame['file']}",
+            label=f"{self.declaration.name}/{self.name}/{self.files[position]}",
         )
 
     def _foreground(self, position: int, size: tuple[int, int]) -> torch.Tensor | None:
         if self.declaration.mask is None:
             return None
-        path = self.folder / self.declaration.mask.format(**self.frames[position])
+        path = self._path(self.declaration.mask, position)
         return mask_to_grid(read_mask(path), size) if path.exists() else None
-
-
-def is_unordered(declaration: SetDeclaration, frame: Groups) -> bool:
-    """Whether a frame of a video scene has no place in time, such as a single photograph."""
-    return declaration.match_unordered(frame["id"]) is not None

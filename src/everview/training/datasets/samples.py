@@ -66,6 +66,8 @@ class SampleBatch:
     """Whether the set knows depth."""
     has_pose: Bool[Tensor, " b"]
     """Whether the set knows poses."""
+    has_intrinsics: Bool[Tensor, " b"]
+    """Whether the set knows intrinsics."""
     labels: tuple[tuple[str, ...], ...]
     """Set, scene and file of each frame."""
 
@@ -206,6 +208,7 @@ def collate(samples: Sequence[Sample]) -> SampleBatch:
         is_video=torch.tensor([sample.is_video for sample in samples]),
         has_depth=flags("has_depth"),
         has_pose=flags("has_pose"),
+        has_intrinsics=flags("has_intrinsics"),
         labels=tuple(tuple(view.label for view in row) for row in views),
     )
 

@@ -169,7 +169,7 @@ def test_bad_files_of_waymo_are_left_out(copy_of):
     with h5py.File(root / "invalid_files.h5", "w") as file:
         file["segment-00000"] = np.array([b"00001_1", b"00003_1"])
     scene = open_dataset(root).scenes[0]
-    assert [frame["id"] for frame in scene.frames] == ["00000", "00002", "00004", "00005"]
+    assert scene.files == ("00000_1.jpg", "00002_1.jpg", "00004_1.jpg", "00005_1.jpg")
 
 
 def test_the_overlap_graph_of_blendedmvs_has_edges_above_a_fifth(stored):

@@ -1,5 +1,6 @@
 import dataclasses
 import logging
+import pickle
 
 import numpy as np
 import pytest
@@ -109,6 +110,11 @@ def test_a_loader_of_pytorch_reads_ahead_from_any_step(mixture):
     loader = DataLoader(epoch, batch_size=None, sampler=range(6, len(epoch)))
     for one, other in zip(loader, epoch.since(6), strict=True):
         _same(one, other)
+
+
+def test_an_epoch_can_be_sent_to_another_process(mixture):
+    epoch = mixture.epoch(0)
+    _same(pickle.loads(pickle.dumps(epoch))[3], epoch[3])
 
 
 def test_colours_of_a_sample_change_alike(sets):

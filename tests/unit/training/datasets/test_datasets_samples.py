@@ -15,7 +15,7 @@ from everview.training.datasets.procedural import ProceduralSettings, open_world
 from everview.training.datasets.recognise import open_dataset
 from everview.training.datasets.samples import Mixture, Sample, collate
 from everview.training.datasets.view import View
-from everview.world import sequence
+from everview.world import NO_EFFECTS, Options, sequence
 from everview.world.layouts.registry import LAYOUTS
 
 SHAPES = {(56, 42): 1.0, (42, 42): 1.0, (42, 56): 1.0}
@@ -28,7 +28,13 @@ def _settings(mixture, **more):
 
 @pytest.fixture(scope="module")
 def sets(stored):
-    world = open_world(ProceduralSettings(num_scenes=3, frames=4, size=(42, 56)))
+    world = open_world(
+        ProceduralSettings(
+            num_scenes=3, frames=4, size=(42, 56), kind="room",
+            options=Options(moving=0.0, effects=NO_EFFECTS),
+        )
+    )  # fmt: skip
+
     names = ("vkitti2", "blendedmvs", "scannetpp")
     return {name: open_dataset(stored(name)) for name in names} | {"world": world}
 
@@ -174,7 +180,7 @@ def test_background_of_objects_is_masked_in_a_share_of_the_samples(stored):
 
 
 def test_portrait_samples_turn_the_shape_of_a_batch(clips, stored, tmp_path):
-    LAYOUTS["spring"](tmp_path / "tall", [sequence(4, 3, size=(70, 56))])
+    LAYOUTS["spring"](tmp_path / "tall", [sequence(4, 3, size=(70, 56), kind="room")])
     tall = open_dataset(tmp_path / "tall", "spring")
     settings = _settings("2 @ spring", num_views=(2, 2), resolutions={(56, 42): 1.0})
     assert Mixture(settings, {"spring": tall}).epoch(0)[0].images.shape[3:] == (56, 42)

@@ -34,6 +34,7 @@ class Builder:
         *,
         yaw: float = 0.0,
         body: int = 0,
+        offset: tuple[float, float] | None = None,
     ) -> None:
         """Add a solid that is turned about the vertical axis.
 
@@ -44,8 +45,11 @@ class Builder:
             material: of all faces, or of -x +x -y +y -z +z.
             yaw: radians; (0, 0, 1) goes to (sin, 0, cos).
             body: what it moves with; `centre` then is in that body's frame.
+            offset: of its texture in metres; drawn if left out.
         """
-        self._rows.append((shape, *centre, *half, yaw, body))
+        number = len(self._rows) + 37 * self._salt
+        shift = offset or (number * 0.618034 % 1 * 7, number * 0.754878 % 1 * 7)
+        self._rows.append((shape, *centre, *half, yaw, body, *shift))
         self._materials.append([material] * 6 if isinstance(material, int) else material)
 
     def add_piece(
@@ -82,14 +86,12 @@ class Builder:
 
     def build(self) -> Solids:
         """All that was added, sorted by shape."""
-        table = torch.tensor(self._rows, dtype=torch.float32).reshape(-1, 9)
-        number = torch.arange(len(table), dtype=torch.float32) + 37 * self._salt
-        offset = torch.stack([number * 0.618034 % 1, number * 0.754878 % 1], dim=1) * 7
+        table = torch.tensor(self._rows, dtype=torch.float32).reshape(-1, 11)
         solids = make_solids(
             table[:, 0].long(), table[:, 1:4], table[:, 4:7],
             turn=turn_about_y(table[:, 7]),
-            material=torch.tensor(self._materials).reshape(-1, 6),
-            offset=offset,
+            material=torch.tensor(self._materials, dtype=torch.long).reshape(-1, 6),
+            offset=table[:, 9:],
             body=table[:, 8].long(),
         )  # fmt: skip
         return join_solids([solids, *self._others])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from everview.geometry.rotations import invert_rigid
 from everview.world.entry import ENTRIES, FAR, Axes
-from everview.world.solids import Solids
+from everview.world.solids import TRIANGLE, Solids
 
 TILE = (7, 14)
 """(height, width) in pixels."""
@@ -95,6 +95,8 @@ class _Views:
     """Columns: the solid's axes in the camera's."""
     centre: Float[Tensor, "v 3"]
     """Of the solid, in the camera's axes."""
+    triangles: tuple[int, int]
+    """Rows [start, stop) that are triangles, whose boxes would be far too large."""
 
 
 def cast(solids: Solids, cameras: Cameras, grid: Grid) -> Hits:
@@ -179,7 +181,7 @@ def _in_view(solids: Solids, cameras: Cameras, grid: Grid) -> Tensor:
     """Pairs (solid, frame) whose bounding sphere meets the view, sorted by solid."""
     centre = _centres(solids, body_from_camera(cameras))
     x, y, z = centre.unbind(-1)  # s k
-    reach = solids.axes.square().sum(dim=(1, 2)).sqrt()
+    reach = solids.reach
     visible = z > -reach
     for along, axis in ((x, 0), (y, 1)):
         slopes = _slopes(cameras, grid, axis)
@@ -199,16 +201,27 @@ def _views(solids: Solids, cameras: Cameras, pairs: Tensor) -> _Views:
     centre = (turn.mT @ (solids.centre[solid] - seen_from[:, :3, 3])[..., None])[..., 0]
     local = solids.inverse_axes[solid] @ turn
     origin = -(local @ centre[..., None])[..., 0]
-    return _Views(frame=frame, solid=solid, local=local, origin=origin, axes=axes, centre=centre)
+    ends = torch.searchsorted(solid, torch.tensor(solids.spans()[TRIANGLE], device=solid.device))
+    start, stop = ends.tolist()
+    return _Views(
+        frame=frame, solid=solid, local=local, origin=origin, axes=axes, centre=centre,
+        triangles=(start, stop),
+    )  # fmt: skip
 
 
 def _met(views: _Views, slopes: Tensor, axis: int) -> Tensor:
     """Which columns (axis 0) or rows (axis 1) of tiles the boxes around solids reach."""
     slope = slopes[views.frame]  # v edges
     middle = views.centre[:, axis, None] - slope * views.centre[:, 2, None]
-    reach = (views.axes[:, axis, :, None] - slope[:, None] * views.axes[:, 2, :, None]).abs()
-    reach = reach.sum(dim=1)
-    return ((middle + reach)[:, :-1] > 0) & ((middle - reach)[:, 1:] < 0)
+    sides = views.axes[:, axis, :, None] - slope[:, None] * views.axes[:, 2, :, None]  # v 3 edges
+    reach = sides.abs().sum(dim=1)
+    right, left = middle + reach, middle - reach
+    start, stop = views.triangles
+    if stop > start:
+        corners = sides[start:stop, :2]
+        right[start:stop] = middle[start:stop] + corners.amax(dim=1).clamp(min=0)
+        left[start:stop] = middle[start:stop] + corners.amin(dim=1).clamp(max=0)
+    return (right[:, :-1] >= 0) & (left[:, 1:] <= 0)
 
 
 def _tiles_met(cameras: Cameras, views: _Views, grid: Grid) -> tuple[Tensor, Tensor]:

@@ -78,16 +78,20 @@ def develop(
         effects: strengths.
         noise: standard deviation, as a share of full scale.
     """
-    images = images.clamp(0, 1.5)
     if flow is not None:
         images = _blurred(images, flow)
     numbers = torch.arange(start, start + len(images))
     images = images * _gain(dice, numbers, effects)[..., None, None].to(images.device)
-    images = images * _vignette(dice, images, effects)
+    images = _shoulder(images * _vignette(dice, images, effects))
     if noise:
         images = images + noise * _noise(dice, numbers, images, effects)
     images = images.clamp_(0, 1)
     return _compressed(dice, images) if dice.chance("compressed", effects.compressed) else images
+
+
+def _shoulder(light: Tensor) -> Tensor:
+    """Bend what is brighter than 0.7 so that little of it becomes white."""
+    return light.clamp(0, 0.7) + 0.3 * (1 - torch.exp((0.7 - light).clamp_(max=0) / 0.3))
 
 
 def _blurred(images: Tensor, flow: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Things that move by themselves: paths of bodies over time, and figures made of several."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -48,6 +49,8 @@ class Round:
     rate: float
     """Radians per frame."""
     phase: float
+    ground: Callable[[Tensor, Tensor], Tensor] | None = None
+    """y of the ground at x and z, added to that of the centre."""
 
     def pose(self, times: Float[Tensor, " s"]) -> Float[Tensor, "s 4 4"]:
         """See `Body.pose`."""
@@ -59,7 +62,9 @@ class Round:
         z = self.centre[2] - sin * across + cos * along
         ahead, aside = -self.radii[0] * angle.sin() * sign, self.radii[1] * angle.cos() * sign
         heading = torch.atan2(cos * aside + sin * ahead, -sin * aside + cos * ahead)
-        place = torch.stack([x, torch.full_like(x, self.centre[1]), z], dim=1)
+        y = torch.full_like(x, self.centre[1])
+        y = y if self.ground is None else y + self.ground(x, z)
+        place = torch.stack([x, y, z], dim=1)
         return rigid(turn_about_y(heading), place)
 
 

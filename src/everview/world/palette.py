@@ -56,10 +56,11 @@ def draw_materials(
 def _colours(random: Float[Tensor, "18 m"], is_plain: Tensor) -> Float[Tensor, "9 m"]:
     """Three colours: tints of one hue, or for one in three an unlike second one."""
     base = 0.1 + 0.85 * random[:3]
+    base = base * torch.tensor([[1.06], [1.0], [0.9]])  # things are rather warm than cold
     grey = base.mean(dim=0)
-    base = grey + (base - grey) * (0.08 + 0.9 * random[3] ** 2)
+    base = grey + (base - grey) * (0.05 + 0.8 * random[3] ** 3)
     other = base + (random[4:7] - 0.5) * torch.where(random[7] < 0.33, 0.9, 0.15)
-    spread = 0.15 + 0.45 * random[8]
+    spread = 0.1 + 0.45 * random[8]
     dark = base * (1 - spread)
     light = other + (1 - other) * spread
     middle = torch.lerp(dark, light, 0.35 + 0.3 * random[9])

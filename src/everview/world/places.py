@@ -1,13 +1,17 @@
 """What every kind of place gives: scenes along the way, bodies, and where cameras go."""
 
+import math
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
+from everview.world.bank import slots
+from everview.world.dice import Dice
 from everview.world.movers import Body
-from everview.world.scene import Scene
+from everview.world.scene import Lights, Scene, ShadowView, Sky
 
 GROUP = 16
 """Frames that share one scene; endless places change it from group to group."""
@@ -35,3 +39,54 @@ class Place(Protocol):
 
 NO_SHIFT = torch.zeros(3, dtype=torch.float64)
 """Origin of places that never change."""
+
+
+def far_light(dice: Dice, *, reach: float) -> tuple[Float[Tensor, " 4"], ShadowView | None]:
+    """Direction towards the sun, and the camera there that sees what it lights.
+
+    Args:
+        dice: of the place.
+        reach: metres around the origin in which shadows fall.
+    """
+    way, height = dice.number("sun way", 0, 2 * math.pi), dice.number("sun height", 0.35, 1.3)
+    sun = torch.tensor([math.cos(height) * math.cos(way), -math.sin(height),
+                        math.cos(height) * math.sin(way)])  # fmt: skip
+    if not dice.chance("sun", 0.7):
+        return F.pad(sun, (0, 1)), None
+    aside = F.normalize(torch.linalg.cross(torch.tensor([0.0, 1, 0]), sun), dim=0)
+    view = torch.eye(4)
+    view[:3, :3] = torch.stack([aside, torch.linalg.cross(-sun, aside), -sun], dim=1)
+    away = 6 * reach
+    view[:3, 3] = away * sun
+    return F.pad(sun, (0, 1)), ShadowView(
+        place_from_light=view, half_width=reach / away, softness=0.4
+    )
+
+
+def outdoor_light(dice: Dice, sun: Float[Tensor, " 4"]) -> tuple[Lights, Sky, float]:
+    """Sunlight (weaker under clouds), sky and fog."""
+    is_clear = dice.chance("sun", 0.7)
+    warm = torch.tensor([1.0, 0.95, 0.85]) + dice.uniform("sun tint", (3,), -0.05, 0.05)
+    strength = (
+        dice.number("sun strength", 0.55, 0.9) if is_clear else dice.number("overcast", 0.1, 0.3)
+    )
+    ambient = torch.tensor([0.95, 1.0, 1.08]) * dice.number("day", 0.35, 0.55)
+    blue = torch.tensor([0.25, 0.45, 0.85]) + dice.uniform("sky tint", (3,), -0.1, 0.1)
+    grey = torch.full((3,), dice.number("grey", 0.6, 0.9))
+    zenith = blue if is_clear else torch.lerp(blue, grey, 0.85)
+    horizon = torch.lerp(zenith, torch.ones(3), 0.6)
+    first, count = slots("noise")
+    sky = Sky(
+        zenith=zenith, horizon=horizon, clouds=dice.number("clouds", 0.2, 0.75),
+        slot=float(first + dice.integer("cloud pattern", count)),
+    )  # fmt: skip
+    fog = (
+        dice.number("fog", 0.0005, 0.004)
+        if dice.chance("clear air", 0.7)
+        else dice.number("thick fog", 0.008, 0.035)
+    )
+    lights = Lights(
+        place=sun[None], colour=(warm * strength)[None], falloff=torch.full((1,), 1e4),
+        ambient=ambient + (0.0 if is_clear else 0.25),
+    )  # fmt: skip
+    return lights, sky, fog

@@ -11,7 +11,7 @@ from everview.world.cast import Cameras, Grid, cast, pixel_rays
 from everview.world.entry import FAR
 from everview.world.movers import body_poses
 from everview.world.places import GROUP, Place
-from everview.world.shade import body_rows, shade, shadows
+from everview.world.shade import body_rows, shade
 
 _RAYS_AT_ONCE = {"cpu": 1 << 16}
 """Pixels that are worked on together, by kind of device: what fits the caches; else 2^24."""
@@ -108,8 +108,7 @@ def _render_part(
     pixels = grid.pixels(intrinsics.device)
     rays = pixel_rays(pixels.expand(len(times), -1, -1), cameras.intrinsics)
     hits = cast(scene.solids, cameras, grid)
-    shadow = shadows(scene, cameras.place_from_body[0])
-    colour = shade(scene, hits, cameras, rays, shadow)
+    colour = shade(scene, hits, cameras, rays)
     depth = hits.distance * (hits.distance < FAR)
     body = body_rows(scene.solids, hits)
     flow = None

@@ -25,7 +25,7 @@ from everview.world.solids import BOX, CONE, CYLINDER, ROOM
 
 CLEARANCE = 0.35
 """Metres between the walk zone, in which the camera moves, and any object."""
-_CANDIDATES = 26
+_CANDIDATES = 44
 _WALLS = ["noise", "noise", PLAIN, PLAIN, PLAIN, "stripes", "bricks", "tiles", "planks", "voronoi",
           "dots"]  # fmt: skip
 _FLOORS = ["planks", "planks", "tiles", "noise", "noise", "checks", "voronoi", PLAIN]
@@ -93,7 +93,7 @@ class RoomPlace:
         self._builder.add(ROOM, (0, -half[1], 0), (half[0], half[1], half[2]), (0, 1, 5, 4, 2, 3))
         names = list(PIECES)
         random = self._dice.uniform("furniture", (_CANDIDATES, 9)).tolist()
-        wanted = 5 + self._dice.integer("crowd", 9)
+        wanted = 7 + self._dice.integer("crowd", 10)
         for row in random:
             if len(self._taken) >= wanted:
                 break

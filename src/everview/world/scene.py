@@ -2,15 +2,19 @@
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional as F
 
-from everview.world.solids import CONE, CYLINDER, SPHERE, TRIANGLE, Solids
+from everview.world.cast import Cameras, Grid, cast
+from everview.world.solids import CONE, CYLINDER, SPHERE, TRIANGLE, Solids, choose_solids
 
 NUM_FACES = 6
+SHADOW_SIDE = 126
+"""Pixels of a shadow map's side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +112,24 @@ class Scene:
         parts = [first, corners[:, 1] - first, corners[:, 2] - first]
         return torch.cat(parts, dim=1).T.contiguous()
 
+    @cached_property
+    def shadow_map(self) -> Float[Tensor, "1 1 side side"]:
+        """z-depth from the main light of what stands still; far at the border, which so is lit."""
+        view = self.shadow
+        assert view is not None, "asked for only where the main light casts shadows"
+        focal, middle = SHADOW_SIDE / 2 / view.half_width, SHADOW_SIDE / 2
+        intrinsics = torch.tensor([[focal, 0, middle], [0, focal, middle], [0, 0, 1]])
+        device = self.materials.device
+        cameras = Cameras(
+            place_from_camera=view.place_from_light[None],
+            intrinsics=intrinsics[None].to(device),
+            place_from_body=torch.eye(4, device=device)[None, None],
+        )
+        grid = Grid(size=(SHADOW_SIDE, SHADOW_SIDE))
+        still = choose_solids(self.solids, self.solids.body == 0)
+        depth = grid.image(cast(still, cameras, grid).distance).clamp(max=1e4)
+        return F.pad(depth[:, 1:-1, 1:-1], (1,) * 4, value=1e4)[None]
+
     def to(self, device: torch.device) -> "Scene":
         """The same on another device."""
         if self.materials.device == device:
@@ -131,6 +153,7 @@ _Record = TypeVar("_Record", Lights, Sky, ShadowView)
 
 def _moved(record: _Record, device: torch.device) -> _Record:
     """Tensors of a record on another device."""
-    values = {field.name: getattr(record, field.name) for field in fields(record)}
-    moved = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in values.items()}
-    return type(record)(**moved)
+    values: dict[str, Any] = {f.name: getattr(record, f.name) for f in fields(record)}
+    for name, value in values.items():
+        values[name] = value.to(device) if isinstance(value, Tensor) else value
+    return type(record)(**values)

@@ -1,14 +1,12 @@
 """Colours of pixels: texture, lights, shadow, gloss, mirrors, fog and sky."""
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from everview.geometry.rotations import invert_rigid
-from everview.world.cast import Cameras, Grid, Hits, cast
+from everview.world.cast import Cameras, Hits
 from everview.world.entry import FAR
 from everview.world.scene import Scene, ShadowView, Sky
 from everview.world.solids import Solids
@@ -16,39 +14,9 @@ from everview.world.surface import Vectors, surface
 from everview.world.textures import COLUMNS, albedo, sample
 
 _GLOSS, _MIRROR, _GLOW = (COLUMNS.index(name) for name in ("gloss", "mirror", "glow"))
-_SHADOW_SIDE = 126
-"""Pixels of a shadow map's side."""
 _SHADOW_SLACK = 0.02
 """Share of the distance by which a surface may seem to lie behind itself."""
 _MIRROR_SLOT = 34.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shadows:
-    """How far the main light reaches."""
-
-    view: ShadowView
-    depth: Float[Tensor, "1 1 side side"]
-    """z-depth from the light."""
-
-
-def shadows(scene: Scene, place_from_body: Float[Tensor, "b 4 4"]) -> Shadows | None:
-    """Look at the place from its main light, with bodies where they are."""
-    view = scene.shadow
-    if view is None:
-        return None
-    focal, middle = _SHADOW_SIDE / 2 / view.half_width, _SHADOW_SIDE / 2
-    intrinsics = torch.tensor([[focal, 0, middle], [0, focal, middle], [0, 0, 1]])
-    device = place_from_body.device
-    cameras = Cameras(
-        place_from_camera=view.place_from_light[None],
-        intrinsics=intrinsics[None].to(device),
-        place_from_body=place_from_body[None],
-    )
-    grid = Grid(size=(_SHADOW_SIDE, _SHADOW_SIDE))
-    depth = grid.image(cast(scene.solids, cameras, grid).distance)
-    depth = F.pad(depth[:, 1:-1, 1:-1], (1,) * 4, value=FAR)  # lit outside
-    return Shadows(view=view, depth=depth[None].clamp(max=1e4))
 
 
 def shade(
@@ -56,7 +24,6 @@ def shade(
     hits: Hits,
     cameras: Cameras,
     rays: Float[Tensor, "s n 3"],
-    shadow: Shadows | None,
 ) -> Float[Tensor, "3 s n"]:
     """Colours of what the rays hit, 0 to about 1.
 
@@ -65,7 +32,6 @@ def shade(
         hits: of the same rays.
         cameras: of the same rays.
         rays: directions with z = 1 in the camera's axes.
-        shadow: see `shadows`.
     """
     x, y = rays[..., 0].contiguous(), rays[..., 1].contiguous()
     length = (x * x).addcmul_(y, y).add_(1).sqrt_()
@@ -75,7 +41,7 @@ def shade(
     focal = cameras.intrinsics[:, 0, 0, None]
     footprint = (depth * length / focal).div_(facing.sqrt_())
     colour = albedo(found.at, footprint, found.material)
-    light, shine = _light(scene, cameras, found.normal, (x, y, length, depth), shadow)
+    light, shine = _light(scene, cameras, found.normal, (x, y, length, depth))
     glow = found.material[_GLOW]
     colour = colour * light.lerp_(torch.full_like(light, 1.3), glow.expand_as(light))
     colour += shine * found.material[_GLOSS]
@@ -105,7 +71,6 @@ def _light(
     cameras: Cameras,
     normal: Vectors,
     view: tuple[Tensor, Tensor, Tensor, Tensor],
-    shadow: Shadows | None,
 ) -> tuple[Tensor, Tensor]:
     """Light that arrives, 3 s n, and highlights of the main light, s n."""
     x, y, length, depth = view
@@ -122,8 +87,8 @@ def _light(
         cosine = _dot(normal, towards).mul_(inverse)
         arrives = cosine.clamp(min=0) / (1 + square / lights.falloff[number].square())
         if number == 0:
-            if shadow is not None:
-                arrives = arrives * _unhidden(shadow, cameras, x, y, depth)
+            if scene.shadow is not None:
+                arrives = arrives * _unhidden(scene, scene.shadow, cameras, (x, y, depth))
             against = (towards[0] * x + towards[1] * y + towards[2]).mul_(inverse).div_(length)
             along = _dot(normal, (x, y, 1.0)).div_(length)
             shine = (2 * cosine * along).sub_(against).neg_().clamp_(min=0)
@@ -132,22 +97,25 @@ def _light(
     return total, shine
 
 
-def _unhidden(shadow: Shadows, cameras: Cameras, x: Tensor, y: Tensor, depth: Tensor) -> Tensor:
+def _unhidden(
+    scene: Scene, view: ShadowView, cameras: Cameras, at: tuple[Tensor, Tensor, Tensor]
+) -> Tensor:
     """Share of the main light that is not held back, s n."""
-    maps = invert_rigid(shadow.view.place_from_light) @ cameras.place_from_camera
-    at = [
+    x, y, depth = at
+    maps = invert_rigid(view.place_from_light) @ cameras.place_from_camera
+    place = [
         (maps[:, i, 0, None] * x + maps[:, i, 1, None] * y + maps[:, i, 2, None]).mul_(depth)
         + maps[:, i, 3, None]
         for i in range(3)
     ]
-    away = at[2].clamp(min=1e-3)
+    away = place[2].clamp(min=1e-3)
     grid = x.new_empty(*x.shape, 2)
-    torch.div(at[0], away * shadow.view.half_width, out=grid[..., 0])
-    torch.div(at[1], away * shadow.view.half_width, out=grid[..., 1])
+    torch.div(place[0], away * view.half_width, out=grid[..., 0])
+    torch.div(place[1], away * view.half_width, out=grid[..., 1])
     reaches = F.grid_sample(
-        shadow.depth, grid.reshape(1, 1, -1, 2), padding_mode="border", align_corners=False
+        scene.shadow_map, grid.reshape(1, 1, -1, 2), padding_mode="border", align_corners=False
     ).reshape(x.shape)
-    reaches = reaches.sub_(at[2] * (1 - _SHADOW_SLACK)).div_(shadow.view.softness).add_(1.0)
+    reaches = reaches.sub_(place[2] * (1 - _SHADOW_SLACK)).div_(view.softness).add_(1.0)
     return reaches.clamp_(0, 1)
 
 

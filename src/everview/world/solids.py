@@ -57,6 +57,13 @@ class Solids:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return Solids(**(values | {"centre": centre}))
 
+    @cached_property
+    def reach(self) -> Float[Tensor, " k"]:
+        """Radius of a ball around the centre that holds the solid, metres."""
+        square = self.axes.square().sum(dim=1)  # k 3
+        flat = square[:, :2].amax(dim=1)
+        return torch.where(self.shape == TRIANGLE, flat, square.sum(dim=1)).sqrt()
+
     def spans(self) -> list[tuple[int, int]]:
         """Rows [start, stop) of each shape, in the order of the constants."""
         ends = torch.bincount(self.shape, minlength=NUM_SHAPES).cumsum(0).tolist()

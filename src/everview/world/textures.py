@@ -19,10 +19,10 @@ _LOG_SIDE = float(LEVELS - 1)
 
 
 def albedo(
-    at: tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]],
-    footprint: Float[Tensor, "*n"],
-    material: Float[Tensor, "rows *n"],
-) -> Float[Tensor, "rgb *n"]:
+    at: tuple[Float[Tensor, "s n"], Float[Tensor, "s n"]],
+    footprint: Float[Tensor, "s n"],
+    material: Float[Tensor, "22 s n"],
+) -> Float[Tensor, "3 s n"]:
     """Colour of surface points in [0, 1].
 
     Args:

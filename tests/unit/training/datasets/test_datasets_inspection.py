@@ -1,4 +1,5 @@
 import json
+import math
 
 import numpy as np
 import pytest
@@ -6,9 +7,10 @@ import torch
 from PIL import Image
 
 from everview.cli.main import main
+from everview.training.datasets.inspection.depth import judge
 from everview.training.datasets.inspection.inspector import inspect_dataset
-from everview.training.datasets.inspection.reprojection import reprojection_error
-from everview.training.datasets.inspection.views import InspectionSettings
+from everview.training.datasets.inspection.reprojection import Agreement, reprojection_error
+from everview.training.datasets.inspection.views import InspectionSettings, look_at
 from everview.training.datasets.recognise import open_dataset
 from everview.training.datasets.sets import SETS
 
@@ -169,6 +171,15 @@ def test_intrinsics_of_another_image_are_a_fault(change, expected, copy_of):
     assert expected in _faults(_report(root, "spring"))["intrinsics"].advice
 
 
+def test_frames_are_as_far_apart_as_samples_step(copy_of):
+    root = copy_of("scannet")  # gap 30: half a block of 2 would be 30 apart, the scene has 6
+    dataset = open_dataset(root)
+    seen = look_at(dataset, InspectionSettings(frames=2))
+    assert [[view.index for view in block] for block in seen.blocks] == [[0, 3], [0, 3]]
+    seen = look_at(dataset, InspectionSettings(frames=4))
+    assert [view.index for view in seen.blocks[0]] == [1, 2, 3, 4]
+
+
 def test_absent_and_truncated_files_are_named(copy_of):
     root = copy_of("hypersim")
     picture = sorted(root.glob("*/*/*rgb.png"))[2]
@@ -183,7 +194,7 @@ def test_absent_and_truncated_files_are_named(copy_of):
 
 def test_damage_outside_the_frames_looked_at_is_found_when_every_file_is_read(copy_of):
     root = copy_of("hypersim")
-    picture = sorted(root.glob("*/*/*rgb.png"))[0]
+    picture = sorted(root.glob("*/*/*rgb.png"))[1]
     picture.write_bytes(b"no")
     assert _report(root, frames=2).is_usable
     assert str(picture) in _faults(_report(root, frames=2, every_file=True))["files"].text
@@ -216,6 +227,41 @@ def test_poses_of_other_frames_are_told(copy_of):
     report = _report(root)
     assert not report.is_usable
     assert "misses the other frame's depth" in _faults(report)["reprojection"].text
+
+
+def _agreement(**more):
+    values = {
+        "stored": 0.01, "identity": 0.3, "overlap": 0.6, "rotation_only": 0.2,
+        "best_convention": "other", "best_convention_error": 0.3,
+        "best_scale": 10.0, "best_scale_error": 0.3,
+    }  # fmt: skip
+    return Agreement(**{**values, **more})
+
+
+@pytest.mark.parametrize(
+    ("numbers", "level"),
+    [
+        ({}, None),
+        ({"stored": 0.03}, None),
+        ({"stored": 0.03, "best_scale_error": 0.01}, "fault"),
+        ({"stored": 0.03, "best_scale_error": 0.02}, None),  # not clearly better
+        ({"stored": 0.4, "best_scale_error": 0.02, "rotation_only": 0.021}, "fault"),
+        ({"stored": 0.1}, "warning"),
+        ({"stored": 0.4}, "fault"),
+        ({"stored": 0.004, "identity": 0.005}, "note"),
+        ({"stored": math.inf}, "warning"),
+        ({"stored": math.inf, "identity": 0.1}, "fault"),
+        ({"stored": 0.02, "best_convention_error": 0.003}, "fault"),
+    ],
+)
+def test_verdicts_follow_the_errors(numbers, level):
+    levels = [finding.level for finding in judge(_agreement(**numbers))]
+    assert levels == ([] if level is None else [level])
+
+
+def test_depth_that_only_turning_on_the_spot_explains_is_not_called_a_unit():
+    found = judge(_agreement(stored=0.4, best_scale_error=0.02, rotation_only=0.021))
+    assert "multiplied" not in found[0].text
 
 
 def test_a_camera_that_stands_still_tells_nothing_about_poses(copy_of):

@@ -25,6 +25,8 @@ GOOD_ERROR = 0.05
 STILL = 0.01
 """Error of the identity below which the camera has not moved enough to tell; a smaller error of the
 poses as stored needs no other explanation."""
+FAR = 0.2
+"""Error of the identity above which frames may really share nothing."""
 CLEARLY_BETTER = 0.5
 """Another reading of the data must have less than this share of the error to be believed."""
 
@@ -71,6 +73,11 @@ def judge(found: Agreement) -> list[Finding]:
     better = _better_reading(found)
     if better is not None:
         return [better]
+    if math.isinf(found.stored) and found.identity > FAR:
+        return [
+            _finding("warning", "frames next to each other share too little to tell anything about "
+                     "poses", "expect samples without overlap; thin the frames out less")
+        ]  # fmt: skip
     if found.identity < STILL and found.stored < GOOD_ERROR:
         return [
             _finding("note", "the camera hardly moves in the frames looked at: axes and units of "

@@ -1,12 +1,14 @@
 """All checks of a training set, in one report."""
 
+import math
 from pathlib import Path
 
 from everview.training.datasets.inspection.cameras import inspect_intrinsics, inspect_poses
 from everview.training.datasets.inspection.depth import inspect_agreement, inspect_depth
 from everview.training.datasets.inspection.finding import Finding, Report, names
+from everview.training.datasets.inspection.reprojection import stored_error
 from everview.training.datasets.inspection.shapes import inspect_shapes
-from everview.training.datasets.inspection.views import InspectionSettings, LookedAt, look_at
+from everview.training.datasets.inspection.views import InspectionSettings, LookedAt, Pair, look_at
 from everview.training.datasets.sequences import SequenceScene
 from everview.training.datasets.view import Dataset
 
@@ -22,7 +24,7 @@ def inspect_dataset(dataset: Dataset, folder: Path, settings: InspectionSettings
         settings: how much is looked at.
     """
     seen = look_at(dataset, settings)
-    views, pairs = list(seen.views), seen.pairs()
+    views, pairs = list(seen.views), _pairs(seen)
     results = [
         inspect_poses(views),
         inspect_intrinsics(views),
@@ -44,6 +46,13 @@ def inspect_dataset(dataset: Dataset, folder: Path, settings: InspectionSettings
         measures={name: value for measures, _ in results for name, value in measures.items()},
         findings=sorted(findings, key=lambda finding: _ORDER.index(finding.level)),
     )
+
+
+def _pairs(seen: LookedAt) -> list[list[Pair]]:
+    """Frames half a block apart; neighbours if the others share too little."""
+    pairs = seen.pairs()
+    shares_nothing = math.isinf(stored_error([pair for block in pairs for pair in block]))
+    return seen.pairs(adjacent=True) if shares_nothing else pairs
 
 
 def _files(seen: LookedAt) -> list[Finding]:

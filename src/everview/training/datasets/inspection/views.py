@@ -46,14 +46,14 @@ class LookedAt:
         """All frames of the blocks."""
         return (view for block in self.blocks for view in block)
 
-    def pairs(self) -> list[list[Pair]]:
-        """Per block the frames half a block apart, so that the camera has moved.
+    def pairs(self, *, adjacent: bool = False) -> list[list[Pair]]:
+        """Per block the frames half a block apart, so that the camera has moved; or neighbours.
 
         Only frames with depth, pose and intrinsics; blocks without a pair are left out.
         """
         found = []
         for block in self.blocks:
-            gap = max(1, len(block) // 2)
+            gap = 1 if adjacent else max(1, len(block) // 2)
             pairs = zip(block[:-gap], block[gap:], strict=True)
             found.append([pair for pair in pairs if all(map(_has_all_truths, pair))])
         return [pairs for pairs in found if pairs]
@@ -67,7 +67,7 @@ def look_at(dataset: Dataset, settings: InspectionSettings) -> LookedAt:
         found.scenes.append(scene)
         if isinstance(scene, ProcessedScene):
             found.problems += [f"{path} does not exist" for path in missing_files(scene)]
-        blocks = _blocks(scene, settings.frames)
+        blocks = _blocks(scene, settings.frames, scene.max_gap or dataset.rules.max_gap)
         for positions in blocks:
             found.blocks.append(_read(scene, positions, found))
         if settings.every_file:
@@ -101,13 +101,17 @@ def _read(scene: Scene, positions: Sequence[int], found: LookedAt) -> list[View]
     return views
 
 
-def _blocks(scene: Scene, count: int) -> list[list[int]]:
-    """Positions of frames that are likely to see the same: neighbours in time, and linked ones."""
+def _blocks(scene: Scene, count: int, max_gap: int) -> list[list[int]]:
+    """Positions of frames that are likely to see the same: near in time, and linked ones.
+
+    Frames half a block apart are about as far apart as samples of the set may step.
+    """
     blocks = []
     length = scene.num_ordered or (0 if scene.links else len(scene))
     if length:
-        start = max(0, (length - count) // 2)
-        blocks.append(list(range(start, min(length, start + count))))
+        step = max(1, min(2 * max_gap // count, length // count))
+        start = max(0, (length - step * count) // 2)
+        blocks.append(list(range(start, min(length, start + step * count), step)))
     if scene.links is not None and scene.links.sets:
         largest = max(scene.links.sets, key=len)
         blocks.append(list(largest[:count]))

@@ -163,7 +163,7 @@ class WorldView:
                 f"got {fov}, {speed}, {noise}"
             )
         self._dice = Dice(seed)
-        self._size, self._noise, self._options = size, noise, options
+        self.size, self._noise, self._options = size, noise, options
         self.kind, self.place = make_place(
             self._dice, kind, speed=speed, motion=options.motion,
             movers=self._dice.chance("moving", options.moving),
@@ -171,11 +171,22 @@ class WorldView:
         self._intrinsics = _intrinsics(self._dice, size, fov).to(options.device)
         self._camera_from_place = invert_rigid(self.place.cameras(torch.zeros(1)))[0]
 
+    def queries(self, count: int) -> Float[Tensor, "n 2"]:
+        """Pixels (x, y) of an image that are worth to be tracked: anywhere, drawn from the seed."""
+        limit = torch.tensor([self.size[1] - 1.0, self.size[0] - 1.0])
+        return self._dice.uniform("queries", (count, 2)) * limit
+
+    def follow(
+        self, queries: Float[Tensor, "n 2"], frames: int
+    ) -> tuple[Float[Tensor, "s n 2"], Bool[Tensor, "s n"]]:
+        """Tracks of pixels of frame 0 in so many frames, see `WorldSequence.tracks`."""
+        return follow(self.place, queries, 0, frames, intrinsics=self._intrinsics, size=self.size)
+
     def frames(self, start: int, stop: int) -> WorldSequence:
         """Frames start to stop - 1; the world frame is that of camera 0."""
         options = self._options
         pictures = render(
-            self.place, start, stop, intrinsics=self._intrinsics, size=self._size,
+            self.place, start, stop, intrinsics=self._intrinsics, size=self.size,
             shutter=shutter(self._dice, options.effects),
         )  # fmt: skip
         times = torch.arange(start, stop, dtype=torch.float32)

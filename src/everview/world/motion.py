@@ -65,7 +65,13 @@ def stop_and_go(times: Float[Tensor, " s"], dice: Dice) -> Float[Tensor, " s"]:
 
 
 def zone_path(
-    dice: Dice, zone: Zone, times: Float[Tensor, " s"], *, speed: float = 1.0, motion: str = "any"
+    dice: Dice,
+    zone: Zone,
+    times: Float[Tensor, " s"],
+    *,
+    speed: float = 1.0,
+    pace: float = 1.0,
+    motion: str = "any",
 ) -> Float[Tensor, "s 4 4"]:
     """Draw place_from_camera, at speed 1 like a video sampled at 3 to 10 Hz.
 
@@ -74,12 +80,13 @@ def zone_path(
         zone: never left.
         times: in frames, >= -1; a longer path begins like a shorter one.
         speed: multiplies the distance and angle from frame to frame.
+        pace: multiplies the distance only.
         motion: one of `MOTIONS`.
     """
     choices = ("hand-held",) * 9 + ("orbit",) * 6 + ("stop-and-go", "rotate")
     chosen = pick_motion(dice, motion, choices)
     moved = stop_and_go(times, dice) if chosen == "stop-and-go" else times
-    step = speed * math.exp(dice.number("step", -3.9, -1.9))  # 2 to 15 cm
+    step = pace * speed * math.exp(dice.number("step", -3.9, -1.9))  # 2 to 15 cm
     if chosen == "orbit":
         place = _arc(dice, zone, moved, step)
     elif chosen == "rotate":

@@ -90,7 +90,9 @@ class TerrainPlace:
 
     def cameras(self, times: Tensor) -> Tensor:
         """See `Place.cameras`: as in a room, raised to the ground below."""
-        poses = zone_path(self._dice, self._zone, times, speed=2 * self._speed, motion=self._motion)
+        poses = zone_path(
+            self._dice, self._zone, times, speed=self._speed, pace=2.0, motion=self._motion
+        )
         poses = poses.double()
         poses[:, 1, 3] += self._hills.y(poses[:, 0, 3], poses[:, 2, 3])
         return poses

@@ -53,7 +53,7 @@ def test_intrinsics_follow_every_cut_and_scale(height, width, rows, columns, ext
     fitted = fit_view(view, (rows, columns), extra_pixels=extra)
     assert fitted.size == (rows, columns)
     assert fitted.depth.shape == fitted.valid.shape == (rows, columns)
-    assert _ray_error(fitted, view) < 0.35
+    assert _ray_error(fitted, view) < 0.08
 
 
 @settings(max_examples=25)
@@ -70,6 +70,11 @@ def test_the_first_cut_is_symmetric_about_the_principal_point():
     assert centred_rectangle(_view(60, 80, 50.0, 20.0)) == (0, 40, 20, 80)
     assert centred_rectangle(_view(60, 80)) == (0, 60, 0, 80)
     assert centred_rectangle(_view(60, 80, 2.0, 30.0)) == (0, 60, 0, 80)  # too little would remain
+
+
+def test_half_the_size_moves_the_principal_point_by_a_quarter_of_a_pixel():
+    small = scale(_view(60, 80, 40.0, 30.0), (30, 40))
+    assert small.intrinsics[:2, 2].tolist() == [19.75, 14.75]  # (c + 1/2) / 2 - 1/2
 
 
 def test_extra_pixels_zoom_in_by_as_much():

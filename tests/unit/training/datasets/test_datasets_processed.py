@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from everview.errors import ConfigError, InputError, MissingExtraError
+from everview.training.datasets.camera_files import intrinsics_of, poses_of
 from everview.training.datasets.mixture import parse_mixture
 from everview.training.datasets.recognise import open_dataset, recognise
 from everview.training.datasets.sets import PUBLISHED_MIXTURE, SETS
@@ -76,6 +78,16 @@ def test_scenes_are_listed_in_natural_order(clips, tmp_path):
     (tmp_path / "0000").rename(tmp_path / "10")
     (tmp_path / "0001").rename(tmp_path / "9")
     assert [scene.name for scene in open_dataset(tmp_path, "spring").scenes] == ["9", "10"]
+
+
+def test_frames_are_listed_in_natural_order(copy_of):
+    root = copy_of("spring")
+    for number, new in ((0, "9"), (1, "10"), (2, "101")):
+        for folder, ending in (("rgb", "png"), ("depth", "npy"), ("cam", "npz")):
+            path = root / "0000" / folder / f"{number:05d}.{ending}"
+            path.rename(path.with_stem(new))
+    files = open_dataset(root, "spring").scenes[0].files
+    assert files == ("00003.png", "00004.png", "00005.png", "9.png", "10.png", "101.png")
 
 
 def test_sky_of_virtual_kitti_is_no_depth(clips, tmp_path):
@@ -190,6 +202,17 @@ def test_other_names_of_arrays_are_understood(copy_of, clips):
     for view, clip, i in _views(open_dataset(root, "spring"), clips):
         torch.testing.assert_close(view.intrinsics, clip.intrinsics[i].double())
         torch.testing.assert_close(view.world_from_camera, clip.world_from_camera[i].double())
+
+
+def test_intrinsics_may_be_numbers_of_a_pinhole_camera():
+    expected = np.array([[50.0, 0, 35], [0, 60, 28], [0, 0, 1]])
+    for stored in ([50, 60, 35, 28], [70, 56, 50, 60, 35, 28], expected):
+        found = intrinsics_of({"K": np.array(stored)}, Path("camera.npz"))
+        np.testing.assert_array_equal(found, expected)
+    with pytest.raises(InputError, match=r"intrinsics have the shape \(5,\)"):
+        intrinsics_of({"K": np.zeros(5)}, Path("camera.npz"))
+    with pytest.raises(InputError, match=r"poses have the shape \(2, 4\)"):
+        poses_of({"pose": np.zeros((2, 4))}, Path("camera.npz"))
 
 
 def _damage(root, pattern, content=b"no"):

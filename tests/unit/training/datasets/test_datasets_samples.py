@@ -188,6 +188,29 @@ def test_portrait_samples_turn_the_shape_of_a_batch(clips, stored, tmp_path):
     assert Mixture(settings, {"spring": wide}).epoch(0)[0].images.shape[3:] == (42, 56)
 
 
+def test_poses_of_a_batch_are_relative_to_the_first_view(sets):
+    scene, _ = sets["world"].locate(0)
+    views = scene.views([3, 1])
+    batch = collate([Sample(views=tuple(views), is_video=False)])
+    first_from_world = torch.linalg.inv(views[0].world_from_camera.double())
+    expected = first_from_world @ views[1].world_from_camera.double()
+    torch.testing.assert_close(batch.world_from_camera[0, 1].double(), expected, atol=1e-6, rtol=0)
+    assert (expected @ views[0].world_from_camera.double() - expected).abs().max() > 1e-3
+
+
+def test_the_random_extra_of_a_crop_is_one_for_all_views_of_a_sample(sets):
+    focals = {}
+    for extra in (0, 16):
+        settings = _settings("8 @ world", extra_pixels=extra, batch_size=1)
+        batches = list(Mixture(settings, {"world": sets["world"]}).epoch(0).since(0))
+        assert all(float(batch.intrinsics[0, :, 0, 0].std()) < 1e-3 for batch in batches)
+        focals[extra] = torch.stack([batch.intrinsics[0, 0, 0, 0] for batch in batches])
+    zoom = focals[16] / focals[0]
+    assert zoom.min() > 0.999
+    assert 1.1 < zoom.max() < 1.45
+    assert zoom.std() > 0.03
+
+
 def test_samples_without_truth_are_marked_and_stack_with_others(sets):
     scene, _ = sets["world"].locate(0)
     known = scene.views([0, 1])

@@ -1,12 +1,19 @@
-"""How fast procedural rooms are rendered: frames per second, and what the truth costs beside.
+"""How fast procedural places are rendered: frames per second, and what the truth costs beside.
 
-python benchmarks/world_speed.py -o benchmarks/results/world_speed.json
+python -P benchmarks/world_speed.py -o benchmarks/results/world_speed.json
+
+Seconds are those of the thread, not of the clock: another program on the same core does not count.
+The table in docs/world.md is written from the result; with --check nothing is measured or written,
+and the exit code is 1 where the table differs.
 """
 
 import json
+import os
 import statistics
+import sys
 import time
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,16 +22,21 @@ import tyro
 
 from everview.evaluation.machine import code_version, describe
 from everview.world import sequence
+from everview.world.kinds import KINDS
+from everview.world.stream import stream
+
+PAGE = Path(__file__).parents[1] / "docs" / "world.md"
+BEGIN, END = "<!-- speed: begin -->\n", "<!-- speed: end -->\n"
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorldSpeed:
-    """Render clips of several sizes and measure frames per second."""
+    """Render clips of several kinds and sizes and measure frames per second."""
 
     sizes: tuple[tuple[int, int], ...] = ((112, 112), (98, 140), (224, 224), (392, 518))
-    """(height, width) in pixels."""
-    clips: int = 12
-    """Clips per size, each a room of its own; the median counts."""
+    """(height, width) in pixels, of clips as training draws them (kind `any`)."""
+    clips: int = 32
+    """Clips per row, each a place of its own; the median counts."""
     frames: int = 8
     """Frames of each clip."""
     threads: int = 1
@@ -33,40 +45,83 @@ class WorldSpeed:
         "benchmarks/results/world_speed.json"
     )
     """JSON file to write."""
+    check: bool = False
+    """Only compare the page with the file."""
 
-    def run(self) -> None:
-        """Measure, print and write."""
+    def run(self) -> int:
+        """Measure, print and write; returns the exit code."""
+        if self.check:
+            return int(_page(json.loads(self.out.read_text())) != PAGE.read_text())
         torch.set_num_threads(self.threads)
-        sequence(0, 1)  # first calls are slow
+        for kind in KINDS:
+            sequence(0, 1, kind=kind)  # first calls are slow
         result: dict[str, Any] = {"clips": self.clips, "frames": self.frames}
-        result["sizes"] = [self._measure(size) for size in self.sizes]
-        result |= {"machine": describe(), "code": code_version()}
+        result["kinds"] = [self._measure((112, 112), kind) for kind in KINDS]
+        result["sizes"] = [self._measure(size, "any") for size in self.sizes]
+        result["streams"] = [_measure_stream(kind) for kind in KINDS[1:]]
+        result |= {"load": os.getloadavg()[0], "machine": describe(), "code": code_version()}
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self.out.write_text(json.dumps(result, indent=1) + "\n")
-        print(f"-> {self.out}")
+        PAGE.write_text(_page(result))
+        print(f"-> {self.out}, {PAGE.name}")
+        return 0
 
-    def _measure(self, size: tuple[int, int]) -> dict[str, Any]:
-        seconds, tracking = [], []
+    def _measure(self, size: tuple[int, int], kind: str) -> dict[str, Any]:
+        seconds, clock, tracking = [], [], []
         for seed in range(self.clips):
-            start = time.perf_counter()
-            clip = sequence(seed, self.frames, size=size)
-            middle = time.perf_counter()
+            wall, start = time.perf_counter(), time.process_time()
+            clip = sequence(seed, self.frames, size=size, kind=kind)
+            middle = time.process_time()
+            clock.append(time.perf_counter() - wall)
             clip.tracks(torch.rand(32, 2) * min(size))
-            tracking.append(time.perf_counter() - middle)
+            tracking.append(time.process_time() - middle)
             seconds.append(middle - start)
-        per_clip = statistics.median(seconds)
-        rate = self.frames / per_clip
+        rate = self.frames / statistics.median(seconds)
         height, width = size
         print(
-            f"{height} x {width}: {rate:.1f} frames/s, {rate * height * width / 1e6:.2f} Mpixel/s"
+            f"{kind} {height} x {width}: {rate:.1f} frames/s, "
+            f"{rate * height * width / 1e6:.2f} Mpixel/s"
         )
         return {
+            "kind": kind,
             "size": list(size),
             "frames_per_second": rate,
-            "seconds_per_clip": {"median": per_clip, "min": min(seconds), "max": max(seconds)},
+            "frames_per_second_by_the_clock": self.frames / statistics.median(clock),
+            "seconds_per_clip": {
+                "median": statistics.median(seconds), "min": min(seconds), "max": max(seconds)
+            },
             "seconds_per_32_tracks": statistics.median(tracking),
-        }
+        }  # fmt: skip
+
+
+def _measure_stream(kind: str, *, chunk: int = 16, count: int = 12) -> dict[str, Any]:
+    """Frames per second of an endless clip, after its first chunk."""
+    seconds = []
+    endless = stream(1, chunk=chunk, size=(112, 112), kind=kind)
+    next(endless)
+    while len(seconds) < count:
+        start = time.process_time()
+        list(islice(endless, 1))
+        seconds.append(time.process_time() - start)
+    rate = chunk / statistics.median(seconds)
+    print(f"{kind}, endless: {rate:.1f} frames/s")
+    return {"kind": kind, "size": [112, 112], "chunk": chunk, "frames_per_second": rate}
+
+
+def _page(result: dict[str, Any]) -> str:
+    """docs/world.md with the table of a result."""
+    lines = ["| what | size | frames / s | Mpixel / s |", "|---|---|---|---|"]
+    rows = [(f"clips of kind `{row['kind']}`", row) for row in result["kinds"]]
+    rows += [("clips of kind `any`", row) for row in result["sizes"][1:]]
+    rows += [(f"endless `{row['kind']}`", row) for row in result["streams"]]
+    for what, row in rows:
+        height, width = row["size"]
+        rate = row["frames_per_second"]
+        pixels = rate * height * width / 1e6
+        lines.append(f"| {what} | {height} x {width} | {rate:.0f} | {pixels:.1f} |")
+    before, rest = PAGE.read_text().split(BEGIN)
+    return before + BEGIN + "\n".join(lines) + "\n" + END + rest.split(END)[1]
 
 
 if __name__ == "__main__":
-    tyro.cli(WorldSpeed).run()
+    sys.exit(tyro.cli(WorldSpeed).run())

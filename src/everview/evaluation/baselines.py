@@ -63,17 +63,20 @@ def measure_habits(*, speed: float = 1.0, clips: int = 48, frames: int = 4) -> H
     """
     size = (98, 140)
     watched = [sequence(FIRST_SEED + i, frames, size=size, speed=speed) for i in range(clips)]
-    unit = torch.stack([clip.depth.median() for clip in watched])
+    unit = torch.stack([clip.depth[clip.valid].median() for clip in watched])
     steps = torch.stack([_steps(clip) for clip in watched]) / unit[:, None, None]
     steps = steps.flatten(0, 1)  # (clips s-1) 3
     length = steps.norm(dim=-1, keepdim=True)
     way = (steps / length.clamp_min(1e-9)).mean(dim=0)
-    logs = torch.stack(
-        [(c.depth / u).log().mean(dim=0) for c, u in zip(watched, unit, strict=True)]
+    logs = torch.cat(
+        [
+            (c.depth / u).where(c.valid, torch.nan).log()  # sky has no depth
+            for c, u in zip(watched, unit, strict=True)
+        ]
     )
     fov = torch.stack([fov_from_intrinsics(clip.intrinsics[0], size) for clip in watched])
     return Habits(
-        depth_map=logs.mean(dim=0).exp(),
+        depth_map=logs.nanmean(dim=0).nan_to_num(0.0).exp(),
         step=way / way.norm() * length.mean(),
         long_fov=float(fov.amax(dim=1).mean()),
     )

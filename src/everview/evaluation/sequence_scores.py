@@ -126,7 +126,7 @@ def _pose_scores(
 
 def _pose_guesses(sequence: WorldSequence, habits: Habits) -> dict[str, float]:
     """Standing still, and going straight on; both never turn."""
-    frames, unit = len(sequence.depth), float(sequence.depth.median())
+    frames, unit = len(sequence.depth), float(sequence.depth[sequence.valid].median())
     still, line = torch.eye(4).expand(frames, 4, 4), habits.path(frames)
     return {
         **_motion_scores(still, sequence, unit, "/standing_still"),
@@ -153,8 +153,9 @@ def _path_error(poses: Tensor, sequence: WorldSequence) -> float:
 
 
 def _points_error(points: Float[Tensor, "s H W 3"], sequence: WorldSequence) -> float:
-    distance = (points - sequence.points).norm(dim=-1).mean()
-    return float(distance / sequence.points.norm(dim=-1).mean())
+    truth = sequence.points[sequence.valid]  # n 3
+    distance = (points[sequence.valid] - truth).norm(dim=-1).mean()
+    return float(distance / truth.norm(dim=-1).mean())
 
 
 def _track_scores(

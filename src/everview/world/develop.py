@@ -25,7 +25,7 @@ class Effects:
     """How strong the faults of the camera are, and in which share of clips."""
 
     exposure: float = 0.08
-    """Slow wandering of the brightness, share."""
+    """Slow wandering of the brightness, share; 0 also switches the automatic exposure off."""
     white_balance: float = 0.03
     """Slow wandering of red and blue, share."""
     vignette: float = 0.25
@@ -80,6 +80,8 @@ def develop(
     """
     if flow is not None:
         images = _blurred(images, flow)
+    if effects.exposure:
+        images = images * _automatic(images)
     numbers = torch.arange(start, start + len(images))
     images = images * _gain(dice, numbers, effects)[..., None, None].to(images.device)
     images = _shoulder(images * _vignette(dice, images, effects))
@@ -109,6 +111,12 @@ def _blurred(images: Tensor, flow: Tensor) -> Tensor:
         grid = (2 * (at + tap * flow) + 1) / size - 1
         total += F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     return total / _TAPS
+
+
+def _automatic(images: Tensor) -> Float[Tensor, "s 1 1 1"]:
+    """What an automatic exposure does about dark and bright frames: it goes half the way."""
+    mean = images.clamp(0, 1).mean(dim=(1, 2, 3), keepdim=True)
+    return (0.42 / mean.clamp(min=0.02)).pow(0.6).clamp(0.6, 2.5)
 
 
 def _gain(dice: Dice, numbers: Tensor, effects: Effects) -> Float[Tensor, "s 3"]:

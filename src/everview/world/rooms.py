@@ -171,9 +171,10 @@ class RoomPlace:
             self._add_swing(bodies, rate)
             return
         for i in range(16):
+            smaller = 1 - i / 24  # room is found sooner or later
             radii = (
-                dice.number(f"mover long {i}", 0.5, 1.4),
-                dice.number(f"mover wide {i}", 0.1, 0.4),
+                smaller * dice.number(f"mover long {i}", 0.5, 1.4),
+                smaller * dice.number(f"mover wide {i}", 0.1, 0.4),
             )
             x, z = (dice.number(f"mover {a} {i}", -1, 1) * float(self.half[a]) for a in (0, 2))
             reach = radii[0] + 0.35

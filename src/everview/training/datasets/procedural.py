@@ -8,7 +8,7 @@ import torch
 from everview.errors import ConfigError
 from everview.training.datasets.declaration import SamplingRules
 from everview.training.datasets.view import Dataset, Links, View
-from everview.world.clip import Options, WorldView, training_seed
+from everview.world.clip import Options, WorldSequence, WorldView, training_seed
 
 RULES = SamplingRules(max_gap=2, video=1.0, fixed_gap=0.5)
 
@@ -70,7 +70,7 @@ class WorldScene:
         return self.settings.frames
 
     def views(self, positions: Sequence[int]) -> list[View]:
-        """Render these frames and no others."""
+        """Render from the first to the last of these frames at once."""
         wanted = self.settings
         world = WorldView(
             training_seed(self.number),
@@ -81,18 +81,19 @@ class WorldScene:
             kind=wanted.kind,
             options=wanted.options,
         )
-        return [self._view(world, position) for position in positions]
+        start = min(positions)
+        clip = world.frames(start, max(positions) + 1)
+        return [self._view(clip, position - start, position) for position in positions]
 
-    def _view(self, world: WorldView, position: int) -> View:
-        clip = world.frames(position, position + 1)
-        valid = torch.isfinite(clip.depth[0]) & (clip.depth[0] > 0)
+    def _view(self, clip: WorldSequence, row: int, position: int) -> View:
+        valid = torch.isfinite(clip.depth[row]) & (clip.depth[row] > 0)
         return View(
-            image=clip.images[0],
-            depth=torch.where(valid, clip.depth[0], 0.0),
+            image=clip.images[row],
+            depth=torch.where(valid, clip.depth[row], 0.0),
             valid=valid,
             sky=~valid,
-            world_from_camera=clip.world_from_camera[0],
-            intrinsics=clip.intrinsics[0],
+            world_from_camera=clip.world_from_camera[row],
+            intrinsics=clip.intrinsics[row],
             is_metric=True,
             time=float(position),
             index=position,

@@ -189,8 +189,7 @@ class WorldView:
             self.place, start, stop, intrinsics=self._intrinsics, size=self.size,
             shutter=shutter(self._dice, options.effects),
         )  # fmt: skip
-        times = torch.arange(start, stop, dtype=torch.float32)
-        world_from_camera = (self._camera_from_place @ self.place.cameras(times)).float()
+        world_from_camera = (self._camera_from_place @ pictures.poses).float()
         if start == 0:
             world_from_camera[0] = torch.eye(4)
         world_from_camera = world_from_camera.to(options.device)

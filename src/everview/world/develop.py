@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -139,30 +140,25 @@ def _vignette(dice: Dice, images: Tensor, effects: Effects) -> Tensor:
 def _noise(dice: Dice, numbers: Tensor, images: Tensor, effects: Effects) -> Tensor:
     """Grain of unit variance from a tile that is shifted at random; rolling lines in some clips."""
     height, width = images.shape[-2:]
-    tile = _grain(str(images.device))
+    tile = _grain(str(images.device), (height // _GRAIN + 2, width // _GRAIN + 2))
     strength = dice.number("grain", 0.3, 1.7)
     striped = dice.chance("striped", effects.striped)
     parts = []
     for number in numbers.tolist():
-        shift = dice.child(number).pick("grain", (6,), _GRAIN).tolist()
-        rows = (torch.arange(height, device=images.device) + shift[0]) % _GRAIN
-        columns = [(torch.arange(width, device=images.device) + s) % _GRAIN for s in shift[1:4]]
-        grain = torch.stack([tile[rows].index_select(1, c) for c in columns])
+        top, *left = dice.child(number).pick("grain", (5,), _GRAIN).tolist()
+        rows = tile[top : top + height]
+        grain = torch.stack([rows[:, first : first + width] for first in left[:3]])
         if striped:
-            grain = grain + 1.5 * tile[rows, shift[4]][:, None]
+            grain = grain + 1.5 * rows[:, left[3], None]
         parts.append(grain)
     return strength * torch.stack(parts)
 
 
-_tiles: dict[str, Tensor] = {}
-
-
-def _grain(device: str) -> Tensor:
-    """Sums of four uniform numbers, nearly normal, with mean 0 and variance 1."""
-    if device not in _tiles:
-        sums = Dice(2_000).uniform("grain", (_GRAIN, _GRAIN, 4)).sum(dim=-1)
-        _tiles[device] = ((sums - 2) * 3**0.5).to(device)
-    return _tiles[device]
+@cache
+def _grain(device: str, repeats: tuple[int, int]) -> Tensor:
+    """Sums of four uniform numbers, nearly normal, with mean 0 and variance 1; repeated."""
+    sums = Dice(2_000).uniform("grain", (_GRAIN, _GRAIN, 4)).sum(dim=-1)
+    return ((sums - 2) * 3**0.5).repeat(*repeats).to(device)
 
 
 def _compressed(dice: Dice, images: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from everview.world.cast import Cameras, Grid, cast
 from everview.world.solids import CONE, CYLINDER, SPHERE, TRIANGLE, Solids, choose_solids
+from everview.world.textures import COLUMNS
 
 NUM_FACES = 6
 SHADOW_SIDE = 126
@@ -140,6 +141,14 @@ class Scene:
             sky=None if self.sky is None else _moved(self.sky, device),
             shadow=None if self.shadow is None else _moved(self.shadow, device),
         )  # fmt: skip
+
+    def uses(self, column: str) -> bool:
+        """Whether any material has a number above 0 in a column of `textures.COLUMNS`."""
+        return self._used[COLUMNS.index(column)]
+
+    @cached_property
+    def _used(self) -> list[bool]:
+        return (self.materials > 0).any(dim=0).tolist()
 
     @property
     def has_triangles(self) -> bool:

@@ -23,17 +23,17 @@ def shade(
     scene: Scene,
     hits: Hits,
     cameras: Cameras,
-    rays: Float[Tensor, "s n 3"],
+    rays: Float[Tensor, "n 3"],
 ) -> Float[Tensor, "3 s n"]:
     """Colours of what the rays hit, 0 to about 1.
 
     Args:
         scene: what is there.
         hits: of the same rays.
-        cameras: of the same rays.
-        rays: directions with z = 1 in the camera's axes.
+        cameras: of the same rays; all with the same intrinsics.
+        rays: directions with z = 1 in the cameras' axes, of each frame's pixels.
     """
-    x, y = rays[..., 0].contiguous(), rays[..., 1].contiguous()
+    x, y = rays.T[:2, None].contiguous()  # 1 n
     length = (x * x).addcmul_(y, y).add_(1).sqrt_()
     found = surface(scene, hits, (x, y))
     depth = hits.distance.clamp(max=1e4)
@@ -42,9 +42,10 @@ def shade(
     footprint = (depth * length / focal).div_(facing.sqrt_())
     colour = albedo(found.at, footprint, found.material)
     light, shine = _light(scene, cameras, found.normal, (x, y, length, depth))
-    glow = found.material[_GLOW]
-    colour = colour * light.lerp_(torch.full_like(light, 1.3), glow.expand_as(light))
-    colour += shine * found.material[_GLOSS]
+    if scene.uses("glow"):
+        glow = found.material[_GLOW]
+        light = light.lerp_(torch.full_like(light, 1.3), glow.expand_as(light))
+    colour = colour.mul_(light).addcmul_(shine, found.material[_GLOSS])
     colour = _mirrored(scene, cameras, colour, found.normal, found.material[_MIRROR], (x, y))
     if scene.fog:
         clear = (depth * length).mul_(-scene.fog).exp_()
@@ -52,8 +53,8 @@ def shade(
     return colour if scene.sky is None else _with_sky(scene, scene.sky, hits, cameras, colour, rays)
 
 
-def _dot(a: Vectors, b: tuple[Tensor | float, ...]) -> Tensor:
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+def _dot(a: Vectors, b: Vectors) -> Tensor:
+    return torch.addcmul(torch.addcmul(a[0] * b[0], a[1], b[1]), a[2], b[2])
 
 
 def _fog_colour(scene: Scene) -> Tensor:
@@ -89,9 +90,9 @@ def _light(
         if number == 0:
             if scene.shadow is not None:
                 arrives = arrives * _unhidden(scene, scene.shadow, cameras, (x, y, depth))
-            against = (towards[0] * x + towards[1] * y + towards[2]).mul_(inverse).div_(length)
-            along = _dot(normal, (x, y, 1.0)).div_(length)
-            shine = (2 * cosine * along).sub_(against).neg_().clamp_(min=0)
+            against = (towards[0] * x).addcmul_(towards[1], y).add_(towards[2]).mul_(inverse)
+            along = (normal[0] * x).addcmul_(normal[1], y).add_(normal[2])
+            shine = along.mul_(cosine).mul_(-2).add_(against).div_(length).clamp_(min=0)
             shine = shine.square_().square_().square_().square_() * arrives
         total = torch.addcmul(total, lights.colour[number, :, None, None], arrives)
     return total, shine
@@ -109,12 +110,12 @@ def _unhidden(
         for i in range(3)
     ]
     away = place[2].clamp(min=1e-3)
-    grid = x.new_empty(*x.shape, 2)
+    grid = depth.new_empty(*depth.shape, 2)
     torch.div(place[0], away * view.half_width, out=grid[..., 0])
     torch.div(place[1], away * view.half_width, out=grid[..., 1])
     reaches = F.grid_sample(
         scene.shadow_map, grid.reshape(1, 1, -1, 2), padding_mode="border", align_corners=False
-    ).reshape(x.shape)
+    ).reshape(depth.shape)
     reaches = reaches.sub_(place[2] * (1 - _SHADOW_SLACK)).div_(view.softness).add_(1.0)
     return reaches.clamp_(0, 1)
 
@@ -128,14 +129,14 @@ def _mirrored(
     rays: tuple[Tensor, Tensor],
 ) -> Tensor:
     """Mix in what mirrors show: an unsharp picture of the surroundings, not a traced one."""
-    if not bool((scene.materials[:, _MIRROR] > 0).any()):
+    if not scene.uses("mirror"):
         return colour
     index = mirror.flatten().nonzero()[:, 0]
     if not len(index):
         return colour
-    frame = index // mirror.shape[1]
+    frame, pixel = index // mirror.shape[1], index % mirror.shape[1]
     n = torch.stack([part.flatten()[index] for part in normal], dim=-1)
-    ray = torch.stack([rays[0].flatten()[index], rays[1].flatten()[index]], dim=-1)
+    ray = torch.stack([rays[0][0, pixel], rays[1][0, pixel]], dim=-1)
     ray = F.normalize(F.pad(ray, (0, 1), value=1.0), dim=-1)
     bounced = ray - 2 * (ray * n).sum(-1, keepdim=True) * n
     turn = cameras.place_from_camera[frame, :3, :3]
@@ -161,8 +162,9 @@ def _with_sky(
     index = (hits.distance >= FAR).flatten().nonzero()[:, 0]
     if not len(index):
         return colour
-    frame = index // hits.distance.shape[1]
-    ray = F.normalize(rays.flatten(0, 1)[index], dim=-1)
+    num_pixels = hits.distance.shape[1]
+    frame = index // num_pixels
+    ray = F.normalize(rays[index % num_pixels], dim=-1)
     turn = cameras.place_from_camera[frame, :3, :3]
     x, y, z = (turn @ ray[..., None])[..., 0].unbind(-1)
     up = (-y).clamp(min=0)

@@ -1,47 +1,107 @@
-from dataclasses import replace
+import json
+import os
+import signal
 
 import pytest
 
 import everview
+from everview.cli import train
 from everview.cli.main import main
-from everview.training import loop
-from everview.training.data import make_batch
-from everview.training.recipe import RECIPES
+
+SMALL = [
+    "--set", "network.preset=tiny", "--set", "data.heights=[42]", "--set", "data.width=56",
+    "--set", "data.tracked_points=2", "--set", "stages.0.images=2",
+    "--set", "stages.0.frames=[2,2]", "--set", "run.log_every=1", "--set", "data.processes=0",
+    "--set", "schedule.unit=steps", "--set", "schedule.warm_up_steps=1", "--set", "schedule.length=2",
+]  # fmt: skip
 
 
-@pytest.fixture
-def recipe_file(tmp_path, monkeypatch):
-    """A recipe of a few seconds, rendered in this process, which keeps its priority."""
-    recipe = replace(
-        RECIPES["mini-v0"], preset="tiny", images_per_step=2, clip_lengths=(2, 2), heights=(42,),
-        width=56, tracked_points=2,
-    )  # fmt: skip
-    path = tmp_path / "recipe.json"
-    recipe.save(path)
-    batch = make_batch(recipe, 0)
-
-    def batches(recipe, first_step):
-        while True:
-            yield batch
-
-    monkeypatch.setattr(loop, "batches", batches)
-    monkeypatch.setattr(loop, "LOG_EVERY", 1)
-    monkeypatch.setattr(loop, "be_nice", lambda threads: None)
-    return str(path)
+@pytest.fixture(autouse=True)
+def _leave_the_tests_as_they_are(monkeypatch):
+    """Their priority and their signals."""
+    monkeypatch.setattr(train, "be_nice", lambda threads: None)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
-def test_a_recipe_becomes_a_model_and_tells_how_it_goes(recipe_file, tmp_path, capsys):
+def test_a_recipe_becomes_a_model_and_tells_how_it_goes(tmp_path, capsys):
     out = tmp_path / "run"
-    assert main(["train", recipe_file, "-o", str(out), "--minutes", "0.01"]) == 0
+    assert main(["train", "mini-v0", "-o", str(out), *SMALL]) == 0
     text = capsys.readouterr().out
-    assert "step 1 " in text
-    assert "the model is in" in text
+    assert "529,732 numbers learn on cpu for 2 steps in 1 stages; step 0 is next" in text
+    assert "memory: about " in text
+    assert "optimiser 4.2 MB" in text
+    assert "step 2 " in text
+    assert "truth/depth " in text
+    assert f"the model is in {out}/model" in text
     assert everview.load(out / "model", device="cpu").input_size == 56
-    assert main(["train", recipe_file, "-o", str(out), "--minutes", "0.01"]) == 2
-    assert "--resume" in capsys.readouterr().err
+    assert main(["train", "mini-v0", "-o", str(out), *SMALL]) == 2
+    assert "(--resume)" in capsys.readouterr().err
 
 
-def test_an_unknown_recipe_is_answered_with_the_known_ones(tmp_path, capsys):
-    assert main(["train", "maxi", "-o", str(tmp_path / "run")]) == 2
-    assert "use mini-v0 or a recipe.json" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
+def test_a_run_ends_by_the_clock_if_asked(tmp_path, capsys):
+    assert main(["train", "mini-v0", "-o", str(tmp_path / "run"), *SMALL, "--minutes", "0.02"]) == 0
+    lines = (tmp_path / "run" / "losses.jsonl").read_text().splitlines()
+    assert 1.2 <= json.loads(lines[-1])["seconds"] < 60
+
+
+def test_a_recipe_can_be_shown_and_read_again(tmp_path, capsys):
+    assert main(["train", "smoke", "--show", "--set", "run.seed=7"]) == 0
+    path = tmp_path / "mine.yaml"
+    path.write_text(capsys.readouterr().out)
+    assert main(["train", str(path), "--show"]) == 0
+    assert "seed: 7" in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_the_run_after_its_step_with_a_checkpoint(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        train, "as_text", lambda line: os.kill(os.getpid(), signal.SIGINT) or "a line"
+    )
+    out = tmp_path / "run"
+    arguments = ["train", "mini-v0", "-o", str(out), *SMALL, "--set", "schedule.length=50"]
+    assert main(arguments) == 130
+    assert (out / "checkpoint.pt").exists()
+    assert len((out / "losses.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "maxi"], "use mini-v0, mini-teacher"),
+        (["train", "mini"], "has a teacher: everview distill mini"),
+        (["train", "smoke", "--set", "optimizer.lr=1"], "has no setting 'optimizer'"),
+        (["distill", "smoke"], "has no teacher: everview train smoke"),
+    ],
+)
+def test_a_call_that_cannot_work_is_answered_with_what_does(arguments, words, capsys):
+    assert main(arguments) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_teacher_is_named_on_the_command_line(tmp_path, capsys):
+    from dataclasses import replace
+
+    from everview.model.network import build
+    from everview.model.presets import presets
+
+    teacher = build(replace(presets["tiny"], attention="global"), seed=1)
+    everview.save(teacher, tmp_path / "teacher")
+    out = tmp_path / "run"
+    arguments = [
+        "distill", "tiny-distilled", "--teacher", str(tmp_path / "teacher"), "-o", str(out),
+        "--cache", str(tmp_path / "said"), *SMALL[8:], "--set", "stages.0.dense_images=2",
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    assert "teacher/depth " in text
+    assert "truth/" not in text
+    assert list((tmp_path / "said").rglob("*.teacher"))
+    assert everview.load(out / "model", device="cpu").config.attention == "causal"
+
+
+def test_a_recipe_without_its_teacher_says_which_is_missing(tmp_path, capsys):
+    arguments = ["distill", "tiny-distilled", "-o", str(tmp_path / "run"), "--set"]
+    assert main([*arguments, "teacher.model=null"]) == 2
+    assert "name a network with global attention (--teacher MODEL" in capsys.readouterr().err

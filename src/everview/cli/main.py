@@ -21,12 +21,13 @@ VERBS = {
     "bench": ("everview.cli.bench", "Bench"),
     "eval": ("everview.cli.evaluate", "Eval"),
     "train": ("everview.cli.train", "Train"),
+    "distill": ("everview.cli.distill", "Distill"),
     "world": ("everview.cli.world", "World"),
     "data": ("everview.cli.data", "Data"),
 }
 """Verb -> module and dataclass. The modules import torch only when they run."""
 
-LATER = ("view", "export", "plan", "distill", "quantize", "batch", "serve")
+LATER = ("view", "export", "plan", "quantize", "batch", "serve")
 """Verbs that are planned; whoever read of one shall not think it was mistyped."""
 
 UNEXPECTED = 1

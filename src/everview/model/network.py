@@ -25,6 +25,9 @@ from everview.model.initialise import initialise
 from everview.model.layers.block import Block
 from everview.model.stream import Stream, resume
 
+DENSE_FIELDS = ("depth", "depth_confidence", "points", "points_confidence")
+"""Fields of `Outputs` that dense heads fill."""
+
 FRAMES_AT_ONCE = 8
 """Frames that a dense head handles at a time: bounds memory, frames do not interact there."""
 
@@ -132,7 +135,7 @@ class Network(nn.Module):
             images: RGB in [0, 1].
             query_points: pixels (x, y) in frame 0.
             dense_frames: (clip, frame) pairs for which depth and points are wanted, which then have
-                axes 1 and the number of pairs for b and s; all if None.
+                axes 1 and the number of pairs for b and s; all if None, no maps if empty.
         """
         size = (images.shape[3], images.shape[4])
         return self.heads(self.aggregator(images), size, query_points, dense_frames=dense_frames)
@@ -154,10 +157,9 @@ class Network(nn.Module):
             dense_frames: as in `predict`.
         """
         poses = self.camera_head(tokens[self.config.aggregator.depth - 1][:, :, 0])
-        dense = dict(tokens)
+        dense: dict[int, Tensor] | None = dict(tokens)
         if dense_frames is not None:
-            clips, frames = (list(axis) for axis in zip(*dense_frames, strict=True))
-            dense = {layer: t[clips, frames][None] for layer, t in tokens.items()}
+            dense = _chosen_frames(tokens, dense_frames)
         tracks: tuple[Tensor | None, ...] = (None, None, None)
         if query_points is not None:
             tracks = self.require_track_head().tracker(
@@ -165,7 +167,7 @@ class Network(nn.Module):
             )
         return Outputs(
             pose_encoding_iterations=poses,
-            **self.dense(dense, size),
+            **(dict.fromkeys(DENSE_FIELDS) if dense is None else self.dense(dense, size)),
             track_iterations=tracks[0],
             visibility_logits=tracks[1],
             track_confidence_logits=tracks[2],
@@ -321,6 +323,16 @@ def build(config: Config | Mapping[str, Any], *, seed: int | None = None) -> Net
     network = Network(config)
     initialise(network, seed=seed)
     return network.eval()
+
+
+def _chosen_frames(
+    tokens: Mapping[int, Tensor], pairs: Sequence[tuple[int, int]]
+) -> dict[int, Tensor] | None:
+    """Tokens of (clip, frame) pairs, 1 m p c; None if there are no pairs."""
+    if not pairs:
+        return None
+    clips, frames = (list(axis) for axis in zip(*pairs, strict=True))
+    return {layer: t[clips, frames][None] for layer, t in tokens.items()}
 
 
 def _chunks(tokens: Mapping[int, Tensor]) -> list[dict[int, Tensor]]:

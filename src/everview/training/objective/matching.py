@@ -18,11 +18,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from everview.errors import ConfigError
 from everview.geometry.cameras import camera_from_pose_encoding, project_points
 from everview.model.layers.block import Block
 from everview.model.layers.rope import rotary_tables
 from everview.model.network import Network
-from everview.training.data import Batch
+from everview.training.losses.target import Target
 
 MIN_DEPTH = 0.02
 """Of the patch in the first camera, in units of the scene's scale."""
@@ -54,14 +55,27 @@ class Matching(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(
-        self, network: Network, tokens: Mapping[int, Float[Tensor, "b s p c"]], batch: Batch
+        self,
+        network: Network,
+        tokens: Mapping[int, Float[Tensor, "b s p c"]],
+        target: Target,
+        *,
+        still: Bool[Tensor, "b s H W"] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
-        """Unweighted losses: `flow` in patches (L1), `attention` (cross-entropy)."""
-        flow, seen = patch_flow(batch, self.patch_size)
+        """Unweighted losses: `flow` in patches (L1), `attention` (cross-entropy).
+
+        Args:
+            network: whose attention is guided.
+            tokens: its kept layers.
+            target: what is right, with depth and points.
+            still: where nothing moves by itself; elsewhere matches are not known.
+        """
+        flow, seen = patch_flow(target, self.patch_size, still=still)
         weight = seen.to(flow.dtype)
+        grid = patch_grid(target, self.patch_size)
         return {
             "flow": self._flow_loss(tokens, flow, weight),
-            "attention": self._attention_loss(network, tokens, batch, flow, weight),
+            "attention": self._attention_loss(network, tokens, grid, flow, weight),
         }
 
     def _flow_loss(self, tokens: Mapping[int, Tensor], flow: Tensor, weight: Tensor) -> Tensor:
@@ -74,7 +88,7 @@ class Matching(nn.Module):
         return torch.stack(losses).mean() / count
 
     def _attention_loss(
-        self, network: Network, tokens: Mapping[int, Tensor], batch: Batch, flow: Tensor,
+        self, network: Network, tokens: Mapping[int, Tensor], grid: tuple[int, int], flow: Tensor,
         weight: Tensor,
     ) -> Tensor:  # fmt: skip
         """Among the keys of the first and the token's own frame, the match shall win.
@@ -83,8 +97,6 @@ class Matching(nn.Module):
         the mean position under the attention is exact to less than a patch.
         """
         agg = network.aggregator
-        height, width = batch.depth.shape[-2:]
-        grid = (height // self.patch_size, width // self.patch_size)
         rotary = rotary_tables(
             grid, num_special=agg.num_special, head_dim=agg.head_dim, base=agg.rope_base,
             like=flow,
@@ -104,40 +116,69 @@ class Matching(nn.Module):
         return torch.stack(losses).mean()
 
 
+def patch_grid(target: Target, patch_size: int) -> tuple[int, int]:
+    """(rows, columns) of patches."""
+    height, width = required(target.depth).shape[-2:]
+    return height // patch_size, width // patch_size
+
+
 def patch_flow(
-    batch: Batch, patch_size: int
-) -> tuple[Float[Tensor, "b s n 2"], Bool[Tensor, "b s n"]]:
+    target: Target, patch_size: int, *, still: Bool[Tensor, "b s H W"] | None = None
+) -> tuple[Float[Tensor, "b later n 2"], Bool[Tensor, "b later n"]]:
     """Where the centre of each patch is in the first frame, relative to where it is now.
+
+    Args:
+        target: with depth and points; pixels outside its mask have no match.
+        patch_size: side of a patch in pixels.
+        still: where nothing moves by itself; everywhere if None.
 
     Returns:
         displacement (x, y) in patches, for frames 1, 2, ...; and whether the patch's centre is seen
         in the first frame.
     """
-    height, width = batch.depth.shape[-2:]
+    depth, points = required(target.depth), required(target.points)
+    height, width = depth.shape[-2:]
+    known = torch.ones_like(depth, dtype=torch.bool) if target.mask is None else target.mask
+    known = known if still is None else known & still
     half = patch_size // 2
-    rows = torch.arange(half, height, patch_size)
-    columns = torch.arange(half, width, patch_size)
-    centres = batch.points[:, 1:, rows][:, :, :, columns].flatten(2, 3)  # b s n 3, first camera
-    _, intrinsics = camera_from_pose_encoding(batch.pose_encoding[:, :1], (height, width))
-    in_front = centres[..., 2] > MIN_DEPTH
-    safe = torch.cat([centres[..., :2], centres[..., 2:].clamp_min(MIN_DEPTH)], dim=-1)
+    rows = torch.arange(half, height, patch_size, device=depth.device)
+    columns = torch.arange(half, width, patch_size, device=depth.device)
+    centres = points[:, 1:, rows][:, :, :, columns].flatten(2, 3)  # b s n 3, first camera
+    counts = known[:, 1:, rows][:, :, :, columns].flatten(2, 3)
+    _, intrinsics = camera_from_pose_encoding(target.pose_encoding[:, :1], (height, width))
+    counts = counts & (centres[..., 2] > MIN_DEPTH)
+    safe = torch.where(counts[..., None], centres, centres.new_tensor([0.0, 0.0, 1.0]))
     pixels = project_points(safe, intrinsics.expand(-1, safe.shape[1], -1, -1))  # b s n 2
     column = pixels[..., 0].round().long()
     row = pixels[..., 1].round().long()
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     index = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)  # b s n
-    first = batch.depth[:, 0].flatten(1)[:, None].expand(-1, index.shape[1], -1)
+    first = (depth[:, 0] * known[:, 0]).flatten(1)[:, None].expand(-1, index.shape[1], -1)
     unhidden = centres[..., 2] < (1 + HIDDEN) * first.gather(2, index)
     y, x = torch.meshgrid(rows, columns, indexing="ij")
     here = torch.stack([x, y], dim=-1).flatten(0, 1).to(pixels.dtype)  # n 2
-    return (pixels - here) / patch_size, in_front & inside & unhidden
+    return (pixels - here) / patch_size, counts & inside & unhidden
+
+
+def required(value: Tensor | None) -> Tensor:
+    """The maps of a target that guides."""
+    if value is None:
+        raise ConfigError(
+            "who guides must know depth and points: give a teacher with both heads, or set "
+            "objective.guide=truth"
+        )
+    return value
 
 
 def _corners(
     flow: Float[Tensor, "b s n 2"], grid: tuple[int, int]
 ) -> tuple[Int[Tensor, "b s n 4"], Float[Tensor, "b s n 4"]]:
     """Indices of the first frame's four patches around the match, and their bilinear weights."""
-    y, x = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+    y, x = torch.meshgrid(
+        torch.arange(grid[0], device=flow.device),
+        torch.arange(grid[1], device=flow.device),
+        indexing="ij",
+    )
     column = (x.flatten() + flow[..., 0]).clamp(0, grid[1] - 1)  # b s n
     row = (y.flatten() + flow[..., 1]).clamp(0, grid[0] - 1)
     left, top = column.floor(), row.floor()

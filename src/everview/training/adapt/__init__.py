@@ -1,0 +1,1 @@
+"""Training in less memory: what is frozen, updates of low rank, activations computed again."""

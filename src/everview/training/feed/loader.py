@@ -1,0 +1,101 @@
+"""Batches made in advance by processes of their own, in the order in which they are asked for."""
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from everview.errors import EverviewError
+from everview.training.feed.batch import Batch, Request
+from everview.training.feed.folders import FolderSource
+from everview.training.feed.procedural import ProceduralSource
+from everview.training.recipe.recipe import TrainingRecipe
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Makes any batch that is asked for."""
+
+    def batch(self, request: Request) -> Batch:
+        """A function of the request alone."""
+        ...
+
+
+def open_source(recipe: TrainingRecipe, *, num_parts: int, device: torch.device) -> Source:
+    """The source that a recipe names.
+
+    Args:
+        recipe: what to show.
+        num_parts: into how many parts a step is split.
+        device: on which the network is trained.
+    """
+    if recipe.data.folders:
+        return FolderSource(recipe, num_parts=num_parts)
+    return ProceduralSource(
+        recipe,
+        num_parts=num_parts,
+        workers=max(1, processes(recipe, device)),
+        device=str(rendering_device(recipe, device)),
+    )
+
+
+def rendering_device(recipe: TrainingRecipe, device: torch.device) -> torch.device:
+    """Where the world is rendered: on a GPU if one trains, else on the CPU."""
+    if recipe.data.device != "auto":
+        return torch.device(recipe.data.device)
+    return device if device.type == "cuda" else torch.device("cpu")
+
+
+def processes(recipe: TrainingRecipe, device: torch.device) -> int:
+    """How many processes make batches: none where a GPU renders them between the steps."""
+    is_elsewhere = recipe.data.folders or rendering_device(recipe, device).type == "cpu"
+    return recipe.data.processes if is_elsewhere else 0
+
+
+def batches(
+    source: Source, requests: Iterable[Request], *, processes: int, ahead: int
+) -> Iterator[Batch]:
+    """Batches for requests, which are taken `ahead` times `processes` before they are needed.
+
+    The processes end with the iterator, and soon after a main process that was killed.
+
+    Raises:
+        EverviewError: what the source raises.
+    """
+    if not processes:
+        for request in requests:
+            yield source.batch(request)
+        return
+    loader = DataLoader(
+        _Requested(source),
+        batch_size=None,
+        sampler=requests,
+        num_workers=processes,
+        prefetch_factor=ahead,
+        multiprocessing_context="spawn",
+        worker_init_fn=_begin,
+        generator=torch.Generator(),  # so that the state of torch's own stays as it is
+    )
+    for made in loader:
+        if isinstance(made, EverviewError):
+            raise made
+        yield made
+
+
+class _Requested(Dataset["Batch | EverviewError"]):
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __getitem__(self, request: Request) -> Batch | EverviewError:
+        """Errors travel as results: their class and text would be wrapped otherwise."""
+        try:
+            return self.source.batch(request)
+        except EverviewError as error:
+            return error
+
+
+def _begin(worker: int) -> None:  # noqa: ARG001  -- the loader's signature
+    torch.set_num_threads(1)
+    os.nice(5)

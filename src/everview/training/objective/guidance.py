@@ -1,0 +1,53 @@
+"""Auxiliary terms: matching between frames, and motion from frame to frame."""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from everview.model.network import Network, Outputs
+from everview.training.losses.cameras import relative_pose_loss
+from everview.training.losses.objective import Objective
+from everview.training.losses.target import Target, in_full_precision
+from everview.training.objective.matching import Matching
+
+WEIGHTS = {"flow": 2.0, "attention": 1.0, "rotation": 15.0, "translation": 5.0}
+"""Of the terms, unless a recipe says otherwise."""
+
+
+class Guidance(nn.Module):
+    """What helps a camera head off "nothing moved"; exists in training only."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.matching = Matching(network)
+
+    def forward(
+        self,
+        network: Network,
+        tokens: Mapping[int, Float[Tensor, "b s p c"]],
+        outputs: Outputs,
+        target: Target,
+        still: Bool[Tensor, "b s H W"] | None = None,
+    ) -> Objective:
+        """Terms `flow`, `attention` (see `Matching`), `rotation`, `translation` (frame to frame).
+
+        Clips of one frame have none of them.
+        """
+        poses = in_full_precision(outputs).pose_encoding_iterations[-1]
+        if poses.shape[1] < 2:
+            nothing = {name: 0 * poses.sum() for name in WEIGHTS}
+            return Objective(terms=nothing, weights=dict(WEIGHTS), diagnostics={})
+        terms = self.matching(network, tokens, target, still=still)
+        rotation, translation = relative_pose_loss(poses, target.pose_encoding)
+        terms |= {"rotation": rotation, "translation": translation}
+        return Objective(terms=terms, weights=dict(WEIGHTS), diagnostics=identity_share(target))
+
+
+@torch.no_grad()
+def identity_share(target: Target) -> dict[str, Float[Tensor, ""]]:
+    """Errors of the guess that nothing moves: what the relative terms must fall below."""
+    still = target.pose_encoding[:, :1].expand_as(target.pose_encoding)
+    rotation, translation = relative_pose_loss(still, target.pose_encoding)
+    return {"identity_rotation": rotation, "identity_translation": translation}

@@ -1,0 +1,101 @@
+"""Our own loss with exact truth: relative errors of depth, every refinement round of cameras."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from everview.model.network import Outputs
+from everview.training.losses.cameras import camera_loss
+from everview.training.losses.maps import gradient_error
+from everview.training.losses.masked import masked_mean
+from everview.training.losses.objective import Objective, diagnose
+from everview.training.losses.target import (
+    MapPairs,
+    Target,
+    map_pairs,
+    without_invalid_truth,
+)
+from everview.training.losses.tracks import track_loss
+
+SMALLEST_DEPTH = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProceduralSupervision:
+    """5 camera + depth + depth_gradient + points + 0.5 tracks.
+
+    Depth errors are taken in logarithms, so that near and far surfaces count alike. Tracks are in
+    tenths of the image's width.
+    """
+
+    camera_weight: float = 5.0
+    """Of the camera term, which sums over refinement rounds."""
+    gradient_weight: float = 1.0
+    """Of edges of depth, per direction."""
+    track_weight: float = 0.5
+    """Of the track term."""
+    alpha: float = 0.1
+    """Reward of confidence."""
+
+    def __call__(
+        self,
+        outputs: Outputs,
+        target: Target,
+        *,
+        dense_frames: Sequence[tuple[int, int]] | None = None,
+    ) -> Objective:
+        """Compare; terms `camera`, `depth`, `depth_gradient`, `points`, `tracks`."""
+        terms = {"camera": camera_loss(outputs.pose_encoding_iterations, target.pose_encoding)}
+        maps = map_pairs(outputs, target, dense_frames=dense_frames)
+        maps = {kind: without_invalid_truth(pairs) for kind, pairs in maps.items()}
+        if "depth" in maps:
+            terms |= self._depth(maps["depth"])
+        if "points" in maps:
+            pairs = maps["points"]
+            error = (pairs.value - pairs.truth).abs().mean(dim=-1)
+            terms["points"] = self._weighed(error, pairs)
+        if outputs.track_iterations is not None and target.tracks is not None:
+            terms["tracks"] = _tracks(outputs, target)
+        weights = dict.fromkeys(terms, 1.0) | {
+            "camera": self.camera_weight,
+            "depth_gradient": self.gradient_weight,
+            "tracks": self.track_weight,
+        }
+        return Objective(
+            terms=terms,
+            weights={name: weights[name] for name in terms},
+            diagnostics=diagnose(outputs, target, maps),
+        )
+
+    def _depth(self, pairs: MapPairs) -> dict[str, Tensor]:
+        truth = torch.where(pairs.mask[..., None], pairs.truth, 1.0)
+        error = pairs.value.clamp_min(SMALLEST_DEPTH).log() - truth.clamp_min(SMALLEST_DEPTH).log()
+        return {
+            "depth": self._weighed(error[..., 0].abs(), pairs),
+            "depth_gradient": gradient_error(error, pairs.mask),
+        }
+
+    def _weighed(self, error: Tensor, pairs: MapPairs) -> Tensor:
+        """Mean over valid pixels of error * c - alpha ln c.
+
+        Source: VGGT Eq. 2 (aleatoric uncertainty, Kendall and Gal 2016), with the error not
+        squared.
+        """
+        confidence = pairs.confidence
+        return masked_mean(error * confidence - self.alpha * confidence.log(), pairs.mask)
+
+
+def _tracks(outputs: Outputs, target: Target) -> Tensor:
+    visibility, confidence = outputs.visibility_logits, outputs.track_confidence_logits
+    rounds, tracks, seen = outputs.track_iterations, target.tracks, target.visibility
+    assert rounds is not None, "the caller has looked"
+    assert tracks is not None, "the caller has looked"
+    assert seen is not None, "procedural tracks come with their visibility"
+    assert visibility is not None, "every tracker says it"
+    assert confidence is not None, "presets that are trained say it"
+    assert target.depth is not None, "procedural clips have depth"
+    known = torch.where(seen[..., None] > 0.5, tracks, 0.0)
+    scale = target.depth.shape[-1] / 10
+    return track_loss(rounds, visibility, confidence, known, seen > 0.5, scale=scale)

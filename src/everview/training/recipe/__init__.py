@@ -1,0 +1,1 @@
+"""What a training run does: settings, their files, and the recipes that have names."""

@@ -1,0 +1,163 @@
+"""Recipes that have names, as the command line takes them."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+from everview.errors import ConfigError
+from everview.training.recipe.recipe import TrainingRecipe
+from everview.training.recipe.settings import (
+    DataSettings,
+    NetworkSettings,
+    ObjectiveSettings,
+    OptimiserSettings,
+    RunSettings,
+    ScheduleSettings,
+    Stage,
+    TeacherSettings,
+)
+
+NOTHING_BUT_MATCHING: Mapping[str, float] = MappingProxyType(
+    {"truth/camera": 0.0, "guide/rotation": 0.0, "guide/translation": 0.0}
+)
+"""Weights of a stage that teaches which patches belong together, before anything else."""
+
+TINY_DATA = DataSettings(heights=(42,), width=56, tracked_points=8)
+
+
+def _mini_stages() -> tuple[Stage, ...]:
+    """Matching on pairs, then poses, then maps and longer clips."""
+    return (
+        Stage(
+            name="matching", share=0.25, frames=(2, 2), speeds=(1.0, 4.0), dense_images=0,
+            track_every=0, weights=dict(NOTHING_BUT_MATCHING),
+        ),
+        Stage(
+            name="poses", share=0.25, frames=(2, 4), speeds=(1.0, 4.0), dense_images=4,
+            track_every=0,
+        ),
+        Stage(name="all", share=0.5, frames=(2, 8), speeds=(1.0, 6.0), reversed_share=0.2),
+    )  # fmt: skip
+
+
+def mini_v0() -> TrainingRecipe:
+    """The first bundled model, kept as history: one stage, 54 minutes of one CPU core."""
+    return TrainingRecipe(stages=(Stage(name="v0"),))
+
+
+def mini_teacher() -> TrainingRecipe:
+    """VGGT at the size of mini: global attention, from exact truth."""
+    return TrainingRecipe(
+        network=NetworkSettings(attention="global"),
+        data=DataSettings(reuse=3),
+        schedule=ScheduleSettings(length=600),
+        stages=_mini_stages(),
+    )
+
+
+def mini() -> TrainingRecipe:
+    """The bundled model: causal, from its teacher and the truth."""
+    return replace(
+        mini_teacher(),
+        network=NetworkSettings(attention="causal", start="runs/mini-teacher/model"),
+        objective=ObjectiveSettings(teacher="corrected"),
+        teacher=TeacherSettings(model="runs/mini-teacher/model"),
+        schedule=ScheduleSettings(length=300),
+        stages=(Stage(frames=(2, 8), speeds=(1.0, 6.0), reversed_share=0.2),),
+    )
+
+
+def tiny_teacher() -> TrainingRecipe:
+    """The teacher of the ablation."""
+    return TrainingRecipe(
+        network=NetworkSettings(preset="tiny", attention="global"),
+        data=TINY_DATA,
+        optimiser=OptimiserSettings(learning_rate=2e-3),
+        schedule=ScheduleSettings(unit="steps", length=6000),
+        stages=tuple(replace(stage, images=8, frames=(2, min(4, stage.frames[1])), dense_images=min(
+            4, stage.dense_images or 0)) for stage in _mini_stages()),
+    )  # fmt: skip
+
+
+def tiny_truth() -> TrainingRecipe:
+    """A causal student of the ablation: (b) from ground truth alone."""
+    return replace(
+        tiny_teacher(),
+        network=NetworkSettings(preset="tiny", attention="causal"),
+        schedule=ScheduleSettings(unit="steps", length=3000),
+    )
+
+
+def tiny_distilled() -> TrainingRecipe:
+    """A causal student of the ablation: (a) from the teacher's outputs alone."""
+    return replace(
+        tiny_both(),
+        objective=ObjectiveSettings(truth=None, teacher="corrected", guide="teacher"),
+    )
+
+
+def tiny_both() -> TrainingRecipe:
+    """A causal student of the ablation: (c) from teacher and truth."""
+    recipe = tiny_truth()
+    stages = tuple(
+        replace(stage, weights={n: w for n, w in stage.weights.items() if n.startswith("guide")})
+        for stage in recipe.stages
+    )
+    return replace(
+        recipe,
+        objective=ObjectiveSettings(teacher="corrected"),
+        teacher=TeacherSettings(model="runs/tiny-teacher/model"),
+        stages=stages,
+    )
+
+
+def smoke() -> TrainingRecipe:
+    """Under a minute on one core, to see that everything works."""
+    return TrainingRecipe(
+        network=NetworkSettings(preset="tiny"),
+        data=replace(TINY_DATA, reuse=8, processes=0),
+        optimiser=OptimiserSettings(learning_rate=4e-3, average_decay=0.9),
+        schedule=ScheduleSettings(unit="steps", length=120, warm_up_steps=10),
+        stages=(
+            Stage(
+                images=4, frames=(2, 2), speeds=(1.0, 2.0), kind="room", moving=0.0,
+                dense_images=2, track_every=4, spare_frames=1,
+            ),
+        ),
+        run=RunSettings(log_every=10),
+    )  # fmt: skip
+
+
+RECIPES = MappingProxyType(
+    {
+        "mini-v0": mini_v0,
+        "mini-teacher": mini_teacher,
+        "mini": mini,
+        "tiny-teacher": tiny_teacher,
+        "tiny-truth": tiny_truth,
+        "tiny-distilled": tiny_distilled,
+        "tiny-both": tiny_both,
+        "smoke": smoke,
+    }
+)
+"""Name -> function that returns the recipe."""
+
+
+def find_recipe(name: str) -> TrainingRecipe:
+    """A recipe by name, from a YAML file, or from the folder of an earlier run.
+
+    Raises:
+        ConfigError: if it is none of these, or holds impossible settings.
+        InputError: if the file cannot be read.
+    """
+    if name in RECIPES:
+        return RECIPES[name]()
+    path = Path(name)
+    path = path / "recipe.yaml" if path.is_dir() else path
+    if not path.is_file():
+        raise ConfigError(
+            f"recipe {name!r} is unknown: use {', '.join(RECIPES)}, a YAML file, or the folder of "
+            "a run"
+        )
+    return TrainingRecipe.read(path)

@@ -1,0 +1,1 @@
+"""Steps, checkpoints, logs; one process or several."""

@@ -1,0 +1,100 @@
+"""The folder of a run: whose it is, and the model that comes out of it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from everview.errors import ConfigError, InputError
+from everview.training.adapt.lora import merged
+from everview.training.recipe.plain import to_plain
+from everview.training.recipe.recipe import TrainingRecipe
+from everview.training.run.ranks import Ranks
+from everview.training.run.setup import config_of
+from everview.weights.load import empty_network
+from everview.weights.save import save
+
+RECIPE = "recipe.yaml"
+MODEL = "model"
+
+
+def claim(folder: Path, recipe: TrainingRecipe, *, resume: bool, ranks: Ranks) -> None:
+    """Make the folder of a new run, or check that it belongs to the run that is resumed.
+
+    Raises:
+        ConfigError: if it holds a run already, or one of another recipe; on all ranks.
+        InputError: if it cannot be written.
+    """
+    problem: Exception | None = None
+    if ranks.is_first:
+        try:
+            _claim(folder, recipe, resume=resume)
+        except (ConfigError, InputError) as error:
+            problem = error
+    problem = ranks.gathered(problem)[0]
+    if problem is not None:
+        raise problem
+
+
+def save_model(
+    folder: Path, learner_state: Mapping[str, Tensor], recipe: TrainingRecipe, *, steps: int
+) -> None:
+    """Write the network among the parameters of a learner, with low-rank updates merged."""
+    values = {
+        name.removeprefix("network."): value
+        for name, value in learner_state.items()
+        if name.startswith("network.")
+    }
+    if recipe.network.lora is not None:
+        values = merged(values, recipe.network.lora)
+    network = empty_network(config_of(recipe.network))
+    network.load_state_dict(values, strict=True, assign=True)
+    save(
+        network,
+        folder,
+        dtype=getattr(torch, recipe.run.weights_dtype),
+        info={"steps": steps, "recipe": to_plain(recipe)},
+    )
+
+
+def _claim(folder: Path, recipe: TrainingRecipe, *, resume: bool) -> None:
+    path = folder / RECIPE
+    if path.exists():
+        if not resume:
+            raise ConfigError(
+                f"{folder} holds a run already: go on with it (--resume) or name another folder"
+            )
+        stored = TrainingRecipe.read(path)
+        if not stored.learns_like(recipe):
+            raise ConfigError(
+                f"{path} differs from the recipe asked for in {_difference(stored, recipe)}: a run "
+                "goes on as it began, but for compute and run; name another folder"
+            )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        recipe.save(path)
+    except OSError as error:
+        raise InputError(f"the run cannot be written to {folder}: {error}") from error
+
+
+def _difference(stored: TrainingRecipe, asked: TrainingRecipe) -> str:
+    """First setting that differs, with both values."""
+    ours, theirs = _settings(to_plain(stored)), _settings(to_plain(asked))
+    ignored = ("compute.", "run.log", "run.check", "run.tensor", "run.weights", "run.give")
+    names = (n for n in dict.fromkeys([*ours, *theirs]) if ours.get(n) != theirs.get(n))
+    name = next(n for n in names if not n.startswith(ignored))
+    return f"{name} ({ours.get(name)} there, {theirs.get(name)} asked for)"
+
+
+def _settings(plain: Any, name: str = "") -> dict[str, Any]:  # noqa: ANN401  -- YAML values
+    """Dotted name -> value."""
+    found: dict[str, Any] = {}
+    for key, value in plain.items() if isinstance(plain, dict) else enumerate(plain):
+        full = f"{name}.{key}" if name else str(key)
+        if isinstance(value, dict | list) and value:
+            found |= _settings(value, full)
+        else:
+            found[full] = value
+    return found

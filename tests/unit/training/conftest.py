@@ -1,0 +1,42 @@
+"""A recipe of seconds, and clips without a process that renders them."""
+
+import pytest
+
+from everview.training.feed.batch import Request
+from everview.training.feed.procedural import ProceduralSource
+from everview.training.recipe.recipe import TrainingRecipe
+
+SMALL = (
+    "network.preset=tiny",
+    "data.heights=[42]",
+    "data.width=56",
+    "data.tracked_points=4",
+    "data.processes=0",
+    "schedule.unit=steps",
+    "schedule.length=6",
+    "schedule.warm_up_steps=2",
+    "optimiser.learning_rate=3e-3",
+    "stages.0.images=4",
+    "stages.0.frames=[2,2]",
+    "stages.0.kind=room",
+    "stages.0.moving=0",
+    "stages.0.dense_images=2",
+    "stages.0.track_every=2",
+    "run.log_every=1",
+)
+
+
+@pytest.fixture(scope="session")
+def small_recipe():
+    """small_recipe(*overrides): a few steps of the smallest network."""
+
+    def make(*overrides):
+        return TrainingRecipe().changed([*SMALL, *overrides])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_batch(small_recipe):
+    """The first batch of that recipe, with tracks; do not change it."""
+    return ProceduralSource(small_recipe()).batch(Request(step=0, stage=0))

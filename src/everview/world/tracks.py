@@ -38,7 +38,8 @@ def follow(
         for first in range(begin, end, at_once):
             times = torch.arange(first, min(end, first + at_once), dtype=torch.float32)
             cameras = cameras_at(place, times, intrinsics, group)
-            shift = torch.where((body == 0)[:, None], place.origin(group), 0.0).to(points.device)
+            origin = place.origin(group).to(points.device)
+            shift = torch.where((body == 0)[:, None], origin, 0.0)
             seen, depth = _project(cameras, body, (points - shift).float())
             pixels.append(seen)
             visible.append(_is_visible(scene, cameras, seen, depth, size) & exists)

@@ -234,3 +234,22 @@ def test_other_vector_instructions_give_the_same_world(tmp_path):
         same = (image - other_image).abs().amax(dim=1) <= 1 / 255
         same &= (depth - other_depth).abs() <= 1e-4 * depth.clamp(min=1)
         assert float(same.float().mean()) > 0.998
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", PINNED)
+def test_a_gpu_gives_what_the_cpu_gives(kind):
+    here, there = (
+        sequence(11, 3, size=SIZE, kind=kind, options=Options(moving=1.0, device=device))
+        for device in ("cpu", "cuda")
+    )
+    for name in ("images", "depth", "points"):
+        error = (getattr(there, name).cpu() - getattr(here, name)).abs()
+        tolerance = 1 / 255 if name == "images" else 1e-3
+        assert float((error <= tolerance).float().mean()) > 0.99, name
+    queries = _pixels()[::31]
+    pixels, visible = here.tracks(queries)
+    pixels_there, visible_there = there.tracks(queries.cuda())
+    both = visible & visible_there.cpu()
+    torch.testing.assert_close(pixels_there.cpu()[both], pixels[both], rtol=0, atol=0.05)
+    assert float((visible == visible_there.cpu()).float().mean()) > 0.97

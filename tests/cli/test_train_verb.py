@@ -12,7 +12,8 @@ SMALL = [
     "--set", "network.preset=tiny", "--set", "data.heights=[42]", "--set", "data.width=56",
     "--set", "data.tracked_points=2", "--set", "stages.0.images=2",
     "--set", "stages.0.frames=[2,2]", "--set", "run.log_every=1", "--set", "data.processes=0",
-    "--set", "schedule.unit=steps", "--set", "schedule.warm_up_steps=1", "--set", "schedule.length=2",
+    "--set", "schedule.unit=steps", "--set", "schedule.warm_up_steps=1",
+    "--set", "schedule.length=2",
 ]  # fmt: skip
 
 

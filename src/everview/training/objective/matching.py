@@ -133,8 +133,8 @@ def patch_flow(
         still: where nothing moves by itself; everywhere if None.
 
     Returns:
-        displacement (x, y) in patches, for frames 1, 2, ...; and whether the patch's centre is seen
-        in the first frame.
+        displacement (x, y) in patches, for frames 1, 2, ..., 0 where it is not known; and whether
+        it is: whether the patch's centre is seen in the first frame.
     """
     depth, points = required(target.depth), required(target.points)
     height, width = depth.shape[-2:]
@@ -157,7 +157,8 @@ def patch_flow(
     unhidden = centres[..., 2] < (1 + HIDDEN) * first.gather(2, index)
     y, x = torch.meshgrid(rows, columns, indexing="ij")
     here = torch.stack([x, y], dim=-1).flatten(0, 1).to(pixels.dtype)  # n 2
-    return (pixels - here) / patch_size, counts & inside & unhidden
+    seen = counts & inside & unhidden
+    return torch.where(seen[..., None], (pixels - here) / patch_size, 0.0), seen
 
 
 def required(value: Tensor | None) -> Tensor:

@@ -118,7 +118,7 @@ def smoke() -> TrainingRecipe:
         network=NetworkSettings(preset="tiny"),
         data=replace(TINY_DATA, reuse=8, processes=0),
         optimiser=OptimiserSettings(learning_rate=4e-3, average_decay=0.9),
-        schedule=ScheduleSettings(unit="steps", length=120, warm_up_steps=10),
+        schedule=ScheduleSettings(unit="steps", length=80, warm_up_steps=10),
         stages=(
             Stage(
                 images=4, frames=(2, 2), speeds=(1.0, 2.0), kind="room", moving=0.0,

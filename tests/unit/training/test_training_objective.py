@@ -1,0 +1,161 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from everview.errors import InputError
+from everview.model.network import Outputs, build
+from everview.model.presets import presets
+from everview.training.losses.target import Target
+from everview.training.objective.learner import (
+    Learner,
+    dense_frames,
+    finite_clips,
+    part_of,
+)
+from everview.training.objective.procedural import ProceduralSupervision
+from everview.training.recipe.recipe import TrainingRecipe
+from everview.training.recipe.terms import TERMS
+from everview.training.teacher import Teacher
+
+
+@pytest.fixture(scope="module")
+def network():
+    return build(presets["tiny"], seed=0).train()
+
+
+@pytest.fixture(scope="module")
+def said(small_batch):
+    teacher = Teacher(build(replace(presets["tiny"], attention="global"), seed=3))
+    return teacher(small_batch.images, small_batch.queries)
+
+
+def _perfect(truth):
+    """Outputs that say the truth, very sure of it."""
+    confidence = torch.full_like(truth.depth, 50.0)
+    return Outputs(
+        pose_encoding_iterations=truth.pose_encoding[None],
+        depth=truth.depth.flatten(0, 1)[None], depth_confidence=confidence.flatten(0, 1)[None],
+        points=truth.points.flatten(0, 1)[None], points_confidence=confidence.flatten(0, 1)[None],
+        track_iterations=truth.tracks[None], visibility_logits=40 * truth.visibility - 20,
+        track_confidence_logits=torch.full_like(truth.visibility, 20.0),
+    )  # fmt: skip
+
+
+def test_the_truth_has_no_error(small_batch):
+    truth = small_batch.truth
+    objective = ProceduralSupervision(alpha=0.0)(_perfect(truth), truth)
+    assert objective.terms.keys() == set(TERMS["procedural"])
+    for name, term in objective.terms.items():
+        assert float(term) == pytest.approx(0, abs=1e-4), name
+
+
+def test_depth_errors_are_relative_and_blind_to_what_is_unknown():
+    mask = torch.ones(1, 1, 14, 14, dtype=torch.bool)
+    mask[..., :7] = False
+    depth = torch.where(mask, 2.0, torch.nan)
+    target = Target(pose_encoding=torch.zeros(1, 1, 9), depth=depth, mask=mask)
+    outputs = Outputs(
+        pose_encoding_iterations=torch.zeros(1, 1, 1, 9), depth=torch.full((1, 1, 14, 14), 4.0),
+        depth_confidence=torch.full((1, 1, 14, 14), 3.0), points=None, points_confidence=None,
+        track_iterations=None, visibility_logits=None, track_confidence_logits=None,
+    )  # fmt: skip
+    terms = ProceduralSupervision(alpha=0.1)(outputs, target).terms
+    expected = 3 * torch.log(torch.tensor(2.0)) - 0.1 * torch.log(torch.tensor(3.0))
+    torch.testing.assert_close(terms["depth"], expected)
+    assert float(terms["depth_gradient"]) == 0
+
+
+@pytest.mark.parametrize("truth", ["procedural", "released", "paper", None])
+@pytest.mark.parametrize("teacher", ["corrected", "released", "paper", None])
+def test_every_combination_of_truth_and_teacher_has_the_terms_it_is_known_by(
+    truth, teacher, network, small_batch, said, small_recipe
+):
+    guide = "teacher" if teacher else "truth"
+    settings = [
+        f"objective.truth={truth or 'null'}", f"objective.teacher={teacher or 'null'}",
+        f"objective.guide={guide}",
+    ]  # fmt: skip
+    recipe = small_recipe(*settings)
+    total, judged = Learner(network, recipe)(small_batch, said if teacher else None)
+    assert total.isfinite()
+    expected = {f"guide/{name}" for name in TERMS["guide"]}
+    expected |= {f"truth/{name}" for name in TERMS[truth]} if truth else set()
+    expected |= {f"teacher/{name}" for name in TERMS[f"teacher {teacher}"]} if teacher else set()
+    assert judged.terms.keys() == judged.weights.keys() == expected
+    weighed = sum(judged.weights[name] * float(term) for name, term in judged.terms.items())
+    assert float(total.detach()) == pytest.approx(weighed, rel=1e-4)
+
+
+def test_weights_of_recipe_stage_part_and_rarity_add_up(network, small_batch, said, small_recipe):
+    recipe = small_recipe(
+        "objective.teacher=corrected", "objective.teacher_weight=0.5",
+        "objective.weights.teacher/depth=3", "objective.weights.guide/flow=7",
+        "stages.0.weights.guide/flow=9", "stages.0.track_every=2",
+    )  # fmt: skip
+    _, judged = Learner(network, recipe)(small_batch, said)
+    assert judged.weights["teacher/depth"] == 1.5
+    assert judged.weights["teacher/points"] == 5.0
+    assert judged.weights["guide/flow"] == 9
+    assert judged.weights["truth/camera"] == 5
+    assert judged.weights["truth/tracks"] == 2 * 0.5
+
+
+def test_a_stage_without_maps_trains_no_dense_head(network, small_batch, said, small_recipe):
+    recipe = small_recipe("objective.teacher=corrected", "stages.0.dense_images=0")
+    learner = Learner(network, recipe)
+    total, judged = learner(small_batch, said)
+    assert not any("depth" in name or name.startswith("teacher") for name in judged.terms)
+    network.zero_grad()
+    total.backward()
+    assert all(p.grad is None for p in network.depth_head.parameters())
+    assert network.camera_head.embed_pose.weight.grad is not None
+    network.zero_grad()
+
+
+def test_dense_images_are_spread_over_clips_and_do_not_depend_on_the_parts(small_batch):
+    recipe = TrainingRecipe().changed(
+        ["stages.0.frames=[2,2]", "stages.0.images=4", "stages.0.dense_images=2"]
+    )
+    both = dense_frames(small_batch, recipe)
+    assert [clip for clip, _ in both] == [0, 1]
+    alone = [dense_frames(part_of(small_batch, i), recipe)[0][1] for i in (0, 1)]
+    assert [frame for _, frame in both] == alone
+    everything = recipe.changed(["stages.0.dense_images=null"])
+    assert dense_frames(small_batch, everything) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_clips_without_truth_are_refused_where_it_is_needed(network, small_batch, small_recipe):
+    blind = replace(small_batch, truth=None)
+    with pytest.raises(InputError, match=r"procedural clip of seed \d+ .*distil from a teacher"):
+        Learner(network, small_recipe())(blind, None)
+
+
+def test_a_single_frame_has_no_motion_to_learn(network, small_batch, small_recipe):
+    one = replace(
+        small_batch, images=small_batch.images[:, :1], valid=small_batch.valid[:, :1],
+        still=small_batch.still[:, :1],
+        truth=replace(
+            small_batch.truth, **{
+                name: None if value is None else value[:, :1]
+                for name, value in vars(small_batch.truth).items()
+            }
+        ),
+    )  # fmt: skip
+    total, judged = Learner(network, small_recipe())(one, None)
+    assert float(judged.terms["guide/flow"]) == 0
+    total.backward()
+    network.zero_grad()
+
+
+def test_the_clip_that_spoils_a_batch_is_found(network, small_batch, said, small_recipe):
+    learner = Learner(network, small_recipe("objective.teacher=corrected"))
+    assert finite_clips(learner, small_batch, said) == [True, True]
+    images = small_batch.images.clone()
+    images[1, 0, 0, 0, 0] = torch.nan
+    broken = replace(small_batch, images=images)
+    assert finite_clips(learner, broken, said) == [True, False]
+    points = small_batch.truth.points.clone()
+    points[0] = torch.inf
+    broken = replace(small_batch, truth=replace(small_batch.truth, points=points))
+    assert finite_clips(learner, broken, said) == [False, True]

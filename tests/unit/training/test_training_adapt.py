@@ -43,7 +43,7 @@ def test_what_is_frozen_gets_no_gradient_and_is_not_counted(network, small_batch
 
 
 def test_a_pattern_that_freezes_nothing_is_refused(network):
-    with pytest.raises(ConfigError, match="'agregator.*' fits no parameter; names are such as"):
+    with pytest.raises(ConfigError, match=r"'agregator\.\*' fits no parameter; names are such as"):
         freeze(network, ["agregator.*"])
 
 
@@ -104,7 +104,7 @@ def test_a_run_with_updates_saves_a_model_that_loads(tmp_path, small_recipe):
     save_model(tmp_path / "model", state, recipe, steps=3)
     loaded = everview.load(tmp_path / "model", device="cpu")
     assert loaded.config == presets["tiny"]
-    with pytest.raises(ConfigError, match="is for networks with network.lora"):
+    with pytest.raises(ConfigError, match=r"is for networks with network\.lora"):
         make_network(small_recipe("network.frozen_precision=bfloat16"), CPU)
 
 

@@ -15,10 +15,10 @@ from everview.training.run.ranks import Ranks, joined_ranks
 from everview.training.run.record import LOSSES, read_lines
 from everview.training.run.trainer import Trainer
 
-SETTINGS = (
-    "schedule.length=4", "data.reuse=2", "stages.0.track_every=3", "optimiser.learning_rate=3e-4",
-)  # fmt: skip
-"""At higher rates the first steps of Adam, which go by signs, blow rounding up."""
+SETTINGS = ("schedule.length=4", "data.reuse=2", "stages.0.track_every=0")
+"""Without the tracker, which makes 1e-3 of a rounding error: its waves have 1000 radians a pixel."""
+CLOSE = 1e-5
+"""Relative difference of losses and gradient norms."""
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no fork on Windows")
 
@@ -84,32 +84,35 @@ def _lines(folder):
     return lines
 
 
-def _same_lines(ours, theirs, *, rel):
+def _same_lines(
+    ours,
+    theirs,
+):
     assert len(ours) == len(theirs) == 4
     for one, other in zip(ours, theirs, strict=True):
         assert one["images"] == other["images"]
         assert one["terms"].keys() == other["terms"].keys()
         for name in ("total", "gradient"):
-            assert one[name] == pytest.approx(other[name], rel=rel), name
-        assert one["terms"] == pytest.approx(other["terms"], rel=rel, abs=1e-6)
+            assert one[name] == pytest.approx(other[name], rel=CLOSE), name
+        assert one["terms"] == pytest.approx(other["terms"], rel=CLOSE, abs=1e-6)
 
 
 def _same_model(ours, theirs):
     one, other = (read_checkpoint(folder)["average"] for folder in (ours, theirs))
     assert one.keys() == other.keys()
     for name, value in one.items():
-        torch.testing.assert_close(value, other[name], rtol=1e-3, atol=1e-4, msg=name)
+        torch.testing.assert_close(value, other[name], rtol=1e-3, atol=1e-5, msg=name)
     everview.load(ours / "model", device="cpu")
 
 
 @pytest.mark.parametrize("parallel", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
 def test_two_processes_train_as_one_does(parallel, together, tmp_path, small_recipe):
-    """To 1e-4 of the loss: one process takes the same two parts of a step one after the other."""
+    """To 1e-5 of the loss: one process takes the same two parts of a step one after the other."""
     alone = small_recipe(*SETTINGS, "compute.accumulation=2")
     list(Trainer(alone, tmp_path / "alone").run())
     recipe = small_recipe(*SETTINGS, f"compute.parallel={parallel}")
     assert together(recipe, tmp_path / "both") == [0, 0]
-    _same_lines(_lines(tmp_path / "both"), _lines(tmp_path / "alone"), rel=1e-4)
+    _same_lines(_lines(tmp_path / "both"), _lines(tmp_path / "alone"))
     _same_model(tmp_path / "both", tmp_path / "alone")
 
 
@@ -124,7 +127,7 @@ def test_a_run_changes_between_one_process_and_two(parallel, together, tmp_path,
     for line in trainer.run():
         trainer.wants_stop = line["step"] == 2
     assert together(recipe, folder, resume=True) == [0, 0]
-    _same_lines(_lines(folder), _lines(tmp_path / "alone"), rel=1e-4)
+    _same_lines(_lines(folder), _lines(tmp_path / "alone"))
     _same_model(folder, tmp_path / "alone")
 
 
@@ -151,7 +154,7 @@ def test_parts_accumulate_on_several_ranks_too(together, tmp_path, small_recipe)
             f"compute.parallel={parallel}", "compute.checkpoint_activations=true",
         )  # fmt: skip
         assert together(recipe, folder) == [0, 0]
-        _same_lines(_lines(folder), _lines(tmp_path / "alone"), rel=1e-4)
+        _same_lines(_lines(folder), _lines(tmp_path / "alone"))
         _same_model(folder, tmp_path / "alone")
 
 

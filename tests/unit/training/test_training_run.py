@@ -135,7 +135,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_ones(
 
     trainer = Trainer(recipe, folder, resume=True)
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(InputError, match="No space left on device.*free some disk, then resume"):
+    with pytest.raises(InputError, match=r"No space left on device.*free some disk, then resume"):
         trainer.write_checkpoint()
     assert (folder / CHECKPOINT).read_bytes() == kept
     assert not (folder / "checkpoint.pt.tmp").exists()

@@ -16,7 +16,7 @@ from everview.training.run.record import LOSSES, read_lines
 from everview.training.run.trainer import Trainer
 
 SETTINGS = ("schedule.length=4", "data.reuse=2", "stages.0.track_every=0")
-"""Without the tracker, which makes 1e-3 of a rounding error: its waves have 1000 radians a pixel."""
+"""Without the tracker, which makes 1e-3 of a rounding error (1000 radians per pixel)."""
 CLOSE = 1e-5
 """Relative difference of losses and gradient norms."""
 

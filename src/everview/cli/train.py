@@ -104,10 +104,11 @@ def forecast(trainer: "Trainer") -> list[str]:
 
     recipe, need, free = trainer.recipe, trainer.memory_needed(), trainer.memory_free()
     parts = ", ".join(f"{name} {bytes_as_text(size)}" for name, size in vars(need).items() if size)
+    stages = ", ".join(stage.name for stage in recipe.stages)
     length = f"{recipe.schedule.length:g} {recipe.schedule.unit}"
     lines = [
         f"{num_trainable(trainer.learner.network):,} numbers learn on {trainer.device} for {length}"
-        f" in {len(recipe.stages)} stages; step {trainer.progress.step} is next",
+        f" (stages: {stages}); step {trainer.progress.step} is next",
         f"memory: about {bytes_as_text(need.total)} per process ({parts})",
     ]
     if free is not None and need.total > free:

@@ -149,6 +149,8 @@ def _kept_bytes(learner, batch, precision):
         ("stages.0.dense_images=null",),
         ("stages.0.dense_images=0", "stages.0.track_every=0"),
         ("compute.precision=bfloat16", "stages.0.dense_images=null"),
+        ("network.preset=mini", "data.tracked_points=32"),
+        ("network.preset=mini", "compute.precision=bfloat16"),
     ],
 )
 def test_the_forecast_of_activations_is_within_a_factor_of_what_is_kept(overrides, small_recipe):

@@ -1,11 +1,19 @@
+from pathlib import Path
+
 import pytest
 import yaml
 
 from everview.errors import ConfigError, InputError
+from everview.training.adapt.freezing import check_trainable, freeze
+from everview.training.adapt.lora import add_lora
+from everview.training.datasets.sets import PUBLISHED_MIXTURE
 from everview.training.recipe.named import RECIPES, find_recipe
 from everview.training.recipe.plain import from_plain, to_plain
 from everview.training.recipe.recipe import TrainingRecipe
 from everview.training.recipe.settings import Stage
+from everview.training.run.setup import config_of
+from everview.training.schedule import SCHEDULES
+from everview.weights.load import empty_network
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -167,3 +175,25 @@ def test_every_setting_survives_yaml():
     again = yaml.safe_load(yaml.safe_dump(plain))
     assert again == plain
     assert to_plain(from_plain(TrainingRecipe, again, "recipe")) == plain
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[3] / "recipes").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_recipes_to_copy_can_be_read_and_learn_what_they_say(path):
+    recipe = find_recipe(str(path))
+    assert recipe.objective.asks_teacher
+    assert f"`{path.name}`" in (path.parent / "README.md").read_text()
+    network = empty_network(config_of(recipe.network))
+    if recipe.network.lora is not None:
+        add_lora(network, recipe.network.lora, seed=0)
+    freeze(network, recipe.network.frozen)
+    check_trainable(network, recipe.network.trainable_parameters)
+
+
+def test_the_released_recipe_has_the_published_schedule_and_mixture():
+    recipe = find_recipe(str(Path(__file__).parents[3] / "recipes" / "streamvggt-released.yaml"))
+    published = SCHEDULES["streamvggt-released"]
+    for step in (0, 1000, 4875, 50_000, 97_500):
+        assert recipe.rate(step, 0.0) == pytest.approx(published.rate(step / 9750))
+    assert recipe.data.mixture.split() == PUBLISHED_MIXTURE.split()

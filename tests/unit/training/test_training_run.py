@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
 import everview
 from everview.errors import ConfigError, InputError, MissingExtraError
@@ -290,6 +291,24 @@ def test_a_teacher_with_faults_teaches_something_else(tmp_path, small_recipe, te
     assert _comparable(bad[0][0]) == _comparable(bad[1][0])
     assert bad[0][0]["terms"]["teacher/depth"] > 1.2 * good[0]["terms"]["teacher/depth"]
     assert bad[0][0]["terms"]["teacher/rotation"] > good[0]["terms"]["teacher/rotation"]
+
+
+def test_plain_pictures_are_enough_where_a_teacher_tells_all(
+    tmp_path, small_recipe, teacher_folder
+):
+    folder = tmp_path / "walk"
+    folder.mkdir()
+    for number in range(5):
+        pixels = torch.randint(256, (48, 64, 3), dtype=torch.uint8).numpy()
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    settings = (
+        f"data.folders=['footage={folder}']", "objective.truth=null", "schedule.length=3",
+        "objective.guide=teacher", f"teacher.model={teacher_folder}", "objective.masks=false",
+    )  # fmt: skip
+    lines = _train(small_recipe(*settings, "objective.teacher=corrected"), tmp_path / "run")
+    assert {"teacher/points", "teacher/tracks", "guide/flow"} <= lines[0]["terms"].keys()
+    with pytest.raises(InputError, match=r"footage/walk/.*truth or objective\.guide asks"):
+        _train(small_recipe(settings[0]), tmp_path / "other")
 
 
 def test_a_start_that_is_given_is_taken(tmp_path, small_recipe, teacher_folder):

@@ -17,6 +17,8 @@ HALF_SHARE = 0.75
 """What bfloat16 autocast leaves of the activations of blocks; norms and residuals stay float32."""
 HALF_DENSE_SHARE = 0.52
 """The same of convolutions."""
+HALF_TRACKER_SHARE = 0.65
+"""The same of the tracker."""
 TEACHER_SHARE = 0.3
 """Activations of a forward pass without gradients, relative to one with."""
 
@@ -101,12 +103,13 @@ def _activations(config: Config, recipe: TrainingRecipe, stage: Stage, parts: in
     blocks, one_block = _blocks(config, load)
     dense, one_chunk = _dense(config, load)
     share, dense_share = (HALF_SHARE, HALF_DENSE_SHARE) if is_half else (1.0, 1.0)
-    if recipe.compute.checkpoint_activations:
+    tracker = _tracker(config, load) * (HALF_TRACKER_SHARE if is_half else 1.0)
+    if recipe.compute.checkpoint_activations:  # not of the tracker
         agg = config.aggregator
         inputs = FLOAT * load.images * load.tokens * agg.embed_dim
         kept = inputs * (2 * agg.depth + config.patch_embed.depth + 2 * len(config.layers))
-        return int(kept + share * one_block + dense_share * one_chunk)
-    return int(share * blocks + dense_share * dense + _tracker(config, load))
+        return int(kept + share * one_block + dense_share * one_chunk + tracker)
+    return int(share * blocks + dense_share * dense + tracker)
 
 
 def _forward(config: Config, recipe: TrainingRecipe, stage: Stage, parts: int) -> int:
@@ -168,7 +171,9 @@ def _numbers_per_pixel(head: DenseHeadConfig | TrackHeadConfig) -> float:
 
 
 def _tracker(config: Config, load: _Load) -> float:
+    """Points and virtual tracks in every round and layer of the update transformer."""
     head = config.track_head
-    if head is None:
+    if head is None or not load.points:
         return 0.0
-    return FLOAT * 210 * load.points * head.hidden_size * head.depth * head.iters
+    tokens = 57 * load.points + 51 * (load.points + load.images * head.num_virtual_tracks)
+    return FLOAT * tokens * head.hidden_size * head.depth * head.iters

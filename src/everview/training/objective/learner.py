@@ -81,7 +81,8 @@ class Learner(nn.Module):
         tokens = network.aggregator(batch.images)
         queries = batch.queries if network.track_head is not None else None
         outputs = network.heads(tokens, size, queries, dense_frames=frames)
-        taught = None if said is None else Target.from_prediction(said, batch.valid)
+        mask = batch.valid if objective.masks else None
+        taught = None if said is None else Target.from_prediction(said, mask)
         parts = {}
         if objective.truth is not None:
             parts["truth"] = supervision(
@@ -89,7 +90,7 @@ class Learner(nn.Module):
             )
         if objective.teacher is not None and said is not None and frames:
             parts["teacher"] = distillation(
-                outputs, said, mask=batch.valid if objective.masks else None,
+                outputs, said, mask=mask,
                 preset=objective.teacher, dense_frames=frames,
             )  # fmt: skip
         if self.guidance is not None:

@@ -1,5 +1,7 @@
 """A recipe of seconds, and clips without a process that renders them."""
 
+from multiprocessing import get_context
+
 import pytest
 
 from everview.training.feed.batch import Request
@@ -40,3 +42,11 @@ def small_recipe():
 def small_batch(small_recipe):
     """The first batch of that recipe, with tracks; do not change it."""
     return ProceduralSource(small_recipe()).batch(Request(step=0, stage=0))
+
+
+@pytest.fixture(scope="session")
+def real_processes():
+    """Processes that begin with everything imported, and without the check of shapes."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["torch", "everview.training.run.trainer"])
+    return context

@@ -182,8 +182,11 @@ def test_the_forecast_counts_what_learns_and_what_is_sharded(small_recipe):
     assert need.teacher == 0
     taught = estimate_memory(learner, config, recipe, teacher_parameters=1000)
     assert taught.teacher > 1000
-    again = small_recipe("compute.checkpoint_activations=true")
-    assert estimate_memory(learner, config, again).activations < 0.5 * need.activations
+    found = [
+        estimate_memory(learner, config, small_recipe("stages.0.track_every=0", again)).activations
+        for again in ("run.seed=0", "compute.checkpoint_activations=true")
+    ]
+    assert found[1] < 0.7 * found[0]
     lora = small_recipe("network.lora.rank=2")
     few = Learner(make_network(lora, CPU), lora)
     assert estimate_memory(few, config, lora).optimiser < 0.2 * need.optimiser

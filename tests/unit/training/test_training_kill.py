@@ -1,19 +1,20 @@
-"""A real process that is killed without a warning, and goes on."""
+"""Real processes: one that runs to its end, one that is killed without a warning and goes on."""
 
 import os
 import signal
 import sys
 import time
-from multiprocessing import get_context
 
 import pytest
 import torch
 
+import everview
+from everview.training.recipe.named import find_recipe
 from everview.training.run.checkpoints import read_checkpoint
 from everview.training.run.record import LOSSES, read_lines
 from everview.training.run.trainer import Trainer
 
-STEPS = 12
+STEPS = 9
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL on Windows")
 
@@ -24,12 +25,23 @@ def _train(recipe, folder):
         pass
 
 
-@pytest.fixture(scope="module")
-def context():
-    """Processes that begin with everything imported."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["torch", "everview.training.run.trainer"])
-    return context
+def _finish(real_processes, recipe, folder):
+    process = real_processes.Process(target=_train, args=(recipe, folder))
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0
+
+
+def test_the_smoke_recipe_reaches_its_loss(real_processes, tmp_path):
+    folder = tmp_path / "run"
+    _finish(real_processes, find_recipe("smoke"), folder)
+    lines = list(read_lines(folder / LOSSES))
+    first, last = lines[0], lines[-1]
+    assert last["step"] == 80
+    assert last["total"] < 3.6  # 2.7 to 3.4 in eight seeds; it begins between 9 and 10
+    assert first["total"] > 2.2 * last["total"]
+    assert last["terms"]["truth/depth"] < 0.21  # 0.16 to 0.18
+    everview.load(folder / "model", device="cpu")
 
 
 def _num_lines(folder):
@@ -38,13 +50,13 @@ def _num_lines(folder):
 
 
 def test_a_run_that_is_killed_at_any_moment_ends_as_if_it_had_not_been(
-    context, tmp_path, small_recipe
+    real_processes, tmp_path, small_recipe
 ):
     recipe = small_recipe(f"schedule.length={STEPS}", "data.reuse=6", "run.checkpoint_steps=3")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    _train(recipe, whole)
-    for moment in (2, 7):
-        process = context.Process(target=_train, args=(recipe, killed))
+    _finish(real_processes, recipe, whole)
+    for moment in (2, 5):
+        process = real_processes.Process(target=_train, args=(recipe, killed))
         process.start()
         deadline = time.monotonic() + 60
         while _num_lines(killed) < moment and time.monotonic() < deadline:
@@ -56,7 +68,7 @@ def test_a_run_that_is_killed_at_any_moment_ends_as_if_it_had_not_been(
         found = read_checkpoint(killed)
         done = 0 if found is None else found["progress"]["step"]
         assert done >= _num_lines(killed) - 3  # a line is written before its checkpoint
-    _train(recipe, killed)
+    _finish(real_processes, recipe, killed)
     ours, theirs = (list(read_lines(folder / LOSSES)) for folder in (killed, whole))
     for line in (*ours, *theirs):
         del line["seconds"]

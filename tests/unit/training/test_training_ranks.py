@@ -3,7 +3,6 @@
 import os
 import socket
 import sys
-from multiprocessing import get_context
 
 import pytest
 import torch
@@ -21,14 +20,6 @@ CLOSE = 1e-5
 """Relative difference of losses and gradient norms."""
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no fork on Windows")
-
-
-@pytest.fixture(scope="module")
-def context():
-    """Processes that begin with everything imported."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["torch", "everview.training.run.trainer"])
-    return context
 
 
 def _free_port():
@@ -58,13 +49,15 @@ def _spoil(batch):
 
 
 @pytest.fixture
-def together(context):
+def together(real_processes):
     """together(recipe, folder): train with two processes."""
 
     def train(recipe, folder, *, resume=False, spoilt=False):
         port = _free_port()
         arguments = (port, recipe, folder, resume, spoilt)
-        processes = [context.Process(target=_rank, args=(rank, *arguments)) for rank in (0, 1)]
+        processes = [
+            real_processes.Process(target=_rank, args=(rank, *arguments)) for rank in (0, 1)
+        ]
         for process in processes:
             process.start()
         for process in processes:

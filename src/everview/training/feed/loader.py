@@ -1,5 +1,6 @@
 """Batches made in advance by processes of their own, in the order in which they are asked for."""
 
+import atexit
 import os
 from collections.abc import Iterable, Iterator
 from typing import Protocol, runtime_checkable
@@ -99,3 +100,4 @@ class _Requested(Dataset["Batch | EverviewError"]):
 def _begin(worker: int) -> None:  # noqa: ARG001  -- the loader's signature
     torch.set_num_threads(1)
     os.nice(5)
+    atexit.register(os._exit, 0)  # torch's threads abort an interpreter that ends the usual way

@@ -141,8 +141,8 @@ def as_text(line: dict[str, Any]) -> str:
     total = "-" if line["total"] is None else f"{line['total']:.4f}"
     skipped = f" skipped {line['skipped']}" if line["skipped"] else ""
     return (
-        f"step {line['step']}  {line['seconds'] / 60:.1f} min  {line['stage']}  rate "
-        f"{line['rate']:.2e}  total {total}{skipped}  {terms}"
+        f"step {line['step']}  {line['seconds'] / 60:.1f} min (waited {line['waited']:.1f} s)  "
+        f"{line['stage']}  rate {line['rate']:.2e}  total {total}{skipped}  {terms}"
     )
 
 

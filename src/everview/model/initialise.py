@@ -8,8 +8,9 @@ from everview.model.heads.camera import CameraHead
 from everview.model.heads.update_transformer import PackedAttention
 from everview.model.layers.block import Attention
 
-POSITION_AMPLITUDE = 0.5
-"""Of the position embedding: about as large as the patch tokens to which it is added."""
+POSITION_AMPLITUDE = 2.0
+"""Of the position embedding: larger than the patch tokens to which it is added, so that attention
+to a match tells where it is (docs/decisions/0005)."""
 
 FIRST_ESTIMATE = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.9, 1.1)
 """What the camera head says at the start: the identity, and a usual field of view."""

@@ -30,6 +30,8 @@ DENSE_FIELDS = ("depth", "depth_confidence", "points", "points_confidence")
 
 FRAMES_AT_ONCE = 8
 """Frames that a dense head handles at a time: bounds memory, frames do not interact there."""
+PIXELS_AT_ONCE = 1 << 22
+"""The same on a GPU, where small images are too little work for one kernel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +193,7 @@ class Network(nn.Module):
         """Feature maps of the tracker, for every frame of `tokens`."""
         b = next(iter(tokens.values())).shape[0]
         extractor = self.require_track_head().feature_extractor
-        maps = [extractor(chunk, size) for chunk in _chunks(tokens)]
+        maps = [extractor(chunk, size) for chunk in _chunks(tokens, size)]
         return torch.cat(maps).unflatten(0, (b, -1))
 
     def stream(
@@ -335,12 +337,15 @@ def _chosen_frames(
     return {layer: t[clips, frames][None] for layer, t in tokens.items()}
 
 
-def _chunks(tokens: Mapping[int, Tensor]) -> list[dict[int, Tensor]]:
+def _chunks(tokens: Mapping[int, Tensor], size: tuple[int, int]) -> list[dict[int, Tensor]]:
     flat = {layer: t.flatten(0, 1) for layer, t in tokens.items()}  # (b s) p c
-    total = len(next(iter(flat.values())))
+    first = next(iter(flat.values()))
+    at_once = FRAMES_AT_ONCE
+    if first.device.type == "cuda":
+        at_once = max(at_once, PIXELS_AT_ONCE // (size[0] * size[1]))
     return [
-        {layer: t[i : i + FRAMES_AT_ONCE] for layer, t in flat.items()}
-        for i in range(0, total, FRAMES_AT_ONCE)
+        {layer: t[i : i + at_once] for layer, t in flat.items()}
+        for i in range(0, len(first), at_once)
     ]
 
 
@@ -348,7 +353,7 @@ def _by_frame(
     head: DenseHead, tokens: Mapping[int, Tensor], size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     b = next(iter(tokens.values())).shape[0]
-    parts = [head.predict(chunk, size) for chunk in _chunks(tokens)]
+    parts = [head.predict(chunk, size) for chunk in _chunks(tokens, size)]
     values, confidence = (torch.cat(p).unflatten(0, (b, -1)) for p in zip(*parts, strict=True))
     return values, confidence
 

@@ -60,8 +60,8 @@ def _small(sizes: _Sizes, tracker: TrackHeadConfig) -> Config:
 
 
 MINI = _Sizes(
-    width=128, encoder_depth=4, depth=5, heads=4, image=140, features=32,
-    channels=(32, 48, 64, 64), layers=(1, 2, 3, 4),
+    width=192, encoder_depth=4, depth=6, heads=6, image=140, features=48,
+    channels=(48, 64, 96, 96), layers=(1, 3, 4, 5),
 )  # fmt: skip
 MINI_TRACKER = TrackHeadConfig(
     corr_levels=4, corr_radius=3, hidden_size=96, depth=2, num_heads=4, num_virtual_tracks=16,

@@ -9,7 +9,8 @@ from everview.errors import InputError
 from everview.training.feed.batch import Request, truth_of_clips
 from everview.training.feed.choice import Colours, choose_frames, frames_to_render
 from everview.training.feed.loader import batches, open_source, processes, rendering_device
-from everview.training.feed.procedural import ProceduralSource, locate, num_clips
+from everview.training.feed.procedural import APART, ProceduralSource, locate
+from everview.training.feed.rendering import num_clips
 from everview.training.recipe.settings import Stage
 
 CPU = torch.device("cpu")
@@ -78,26 +79,39 @@ def test_a_reused_clip_comes_as_often_as_asked_in_other_guises(small_recipe):
     source = ProceduralSource(recipe)
     made = [source.batch(Request(step=step, stage=0)) for step in range(39)]
     seeds = [batch.labels[0].partition(" (")[0] for batch in made]
-    full = [seed for seed in set(seeds) if seeds.count(seed) == 3]
-    assert len(full) >= 5
-    assert max(map(seeds.count, seeds)) == 3
-    assert len(source._rendered) <= 10
+    full = [seed for seed in set(seeds[12:]) if seeds[12:].count(seed) == 3]
+    assert len(full) >= 4
+    assert len(source._groups) <= 10
     guises = [batch for batch, seed in zip(made, seeds, strict=True) if seed == full[0]]
     assert not torch.equal(guises[0].images, guises[1].images)
     later = ProceduralSource(recipe).batch(Request(step=38, stage=0))
     _same(later, made[-1])  # a resumed run has nothing in memory
 
 
-@pytest.mark.parametrize(("reuse", "workers"), [(1, 1), (1, 3), (4, 1), (3, 2)])
-def test_every_group_is_used_equally_often_by_one_worker(reuse, workers):
+@pytest.mark.parametrize("reuse", [1, 2, 4, 7])
+def test_every_group_is_used_equally_often_once_there_are_enough(reuse):
     found = {}
-    for step in range(600):
-        group = locate(step, reuse, workers)
-        found.setdefault(group.number, []).append((step % workers, group.use))
-    inner = [uses for number, uses in found.items() if 0 <= number < 60]
+    for step in range(900):
+        place = locate(step, reuse)
+        found.setdefault(place.number, []).append((step, place.use))
+    first = (reuse - 1) * APART  # until then groups are taken once more
+    inner = [uses for number, uses in found.items() if first <= number < 60 + first]
     assert len(inner) == 60
     assert all(sorted(use for _, use in uses) == list(range(reuse)) for uses in inner)
-    assert all(len({worker for worker, _ in uses}) == 1 for uses in inner)
+    apart = [b - a for uses in inner for (a, _), (b, _) in pairwise(uses)]
+    assert set(apart) <= {APART * reuse + 1}
+
+
+def test_the_first_steps_need_few_groups():
+    assert [locate(step, 8).number for step in range(8)] == [0] * 8
+    assert len({locate(step, 8).number for step in range(40)}) == 5
+
+
+def test_a_group_keeps_the_clips_of_the_stage_that_first_asked_for_it(small_recipe):
+    recipe = small_recipe("data.reuse=2", "schedule.unit=minutes")
+    source = ProceduralSource(recipe)
+    first = source.group_of(Request(step=0, stage=0))
+    assert source.group_of(Request(step=1, stage=1)) == first
 
 
 def test_frames_are_chosen_by_gaps_and_may_run_backwards():
@@ -127,8 +141,9 @@ def test_colours_change_images_and_nothing_else(small_recipe, small_batch):
     assert batch.images.min() >= 0
     assert batch.images.max() <= 1
     assert torch.equal(batch.truth.depth, small_batch.truth.depth)
-    same = Colours((1.0, 1.0, 1.0), 1.0).apply(small_batch.images[0])
-    torch.testing.assert_close(same, small_batch.images[0], rtol=0, atol=1e-4)
+    plain = [Colours((1.0, 1.0, 1.0), 1.0)] * len(small_batch.images)
+    same = Colours.apply_all(plain, small_batch.images)
+    torch.testing.assert_close(same, small_batch.images, rtol=0, atol=1e-4)
 
 
 def test_a_clip_of_the_sky_keeps_its_unit():

@@ -38,7 +38,7 @@ def _perfect(truth):
         depth=truth.depth.flatten(0, 1)[None], depth_confidence=confidence.flatten(0, 1)[None],
         points=truth.points.flatten(0, 1)[None], points_confidence=confidence.flatten(0, 1)[None],
         track_iterations=truth.tracks[None], visibility_logits=40 * truth.visibility - 20,
-        track_confidence_logits=torch.full_like(truth.visibility, 20.0),
+        track_confidence_logits=40 * truth.visibility - 20,
     )  # fmt: skip
 
 

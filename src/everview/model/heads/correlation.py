@@ -57,7 +57,7 @@ class CorrelationPyramid:
         frame = torch.arange(n, device=centre.device)[:, None, None, None] * (size[0] * size[1])
         index = frame + y[:, :, None, :] * size[1] + x[:, :, :, None]  # n t (x) (y)
         around = cells[index.flatten()].view(*index.shape, -1)  # n t x y c
-        products = torch.einsum("ntxyc,ntc->ntxy", around, feature)
+        products = torch.einsum("ntxyc,ntc->ntxy", around, feature).to(x_weight.dtype)
         products = products * (x_inside[:, :, :, None] & y_inside[:, :, None, :])
         products = torch.lerp(products[:, :, :-1], products[:, :, 1:], x_weight[..., None, None])
         products = torch.lerp(products[..., :-1], products[..., 1:], y_weight[..., None, None])

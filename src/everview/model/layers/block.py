@@ -31,44 +31,45 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "b n c"], rotary: RotaryTables | None = None, num_frames: int = 1
     ) -> Float[Tensor, "b n c"]:
         """Every token sees every other one."""
-        q, k, v = self.project(x, rotary, num_frames)
-        return self._merge(F.scaled_dot_product_attention(q, k, v))
+        return self.merge(F.scaled_dot_product_attention(*self.project(x, rotary, num_frames)))
 
-    def causal(
+    def look_back(
         self,
-        x: Float[Tensor, "b n c"],
+        q: Float[Tensor, "b h n d"],
+        k: Float[Tensor, "b h n d"],
+        v: Float[Tensor, "b h n d"],
         *,
         num_frames: int,
-        rotary: RotaryTables | None = None,
         memory: LayerMemory | None = None,
-    ) -> Float[Tensor, "b n c"]:
-        """Tokens of frame s see all tokens of frames <= s, remembered frames included.
+    ) -> Float[Tensor, "b h n d"]:
+        """Attention in which frame s sees all tokens of frames <= s, remembered ones included.
 
         One call per frame on a prefix of keys and values, so no mask exists and every attention
         kernel can be used. Keys are remembered after norm and rotation.
 
         Args:
-            x: tokens of `num_frames` consecutive frames, n = num_frames * p.
-            rotary: tables for the p tokens of one frame.
-            memory: keys and values of earlier frames; gains those of `x`.
+            q: queries of `num_frames` consecutive frames of p tokens each, n = num_frames * p.
+            k: keys of the same tokens.
+            v: their values.
+            num_frames: of these tokens.
+            memory: keys and values of earlier frames; gains these.
 
         Source: StreamVGGT Sec. 3.2 (causal attention) and 3.3 (cached token memory).
         """
-        q, k, v = self.project(x, rotary, num_frames)
         if memory is not None:
             memory.append(k, v)
             k, v = memory.read()
         p = q.shape[2] // num_frames
         first = k.shape[2] - (num_frames - 1) * p  # keys that the first of these frames sees
         if p == 1 and num_frames > 1:
-            return self._merge(_token_causal(q, k, v))
+            return _token_causal(q, k, v)
         outputs = [
             F.scaled_dot_product_attention(
                 q[:, :, s * p : (s + 1) * p], k[:, :, : first + s * p], v[:, :, : first + s * p]
             )
             for s in range(num_frames)
         ]
-        return self._merge(outputs[0] if num_frames == 1 else torch.cat(outputs, dim=2))
+        return outputs[0] if num_frames == 1 else torch.cat(outputs, dim=2)
 
     def project(
         self, x: Float[Tensor, "b n c"], rotary: RotaryTables | None, num_frames: int
@@ -83,7 +84,8 @@ class Attention(nn.Module):
             q, k = rotate(q, rotary, num_frames), rotate(k, rotary, num_frames)
         return q.to(v.dtype), k.to(v.dtype), v
 
-    def _merge(self, heads: Tensor) -> Tensor:
+    def merge(self, heads: Float[Tensor, "b h n d"]) -> Float[Tensor, "b n c"]:
+        """The output of all heads as one branch."""
         return self.proj(heads.transpose(1, 2).flatten(2))  # b n c
 
 
@@ -143,8 +145,8 @@ class Block(nn.Module):
         self, x: Float[Tensor, "b n c"], rotary: RotaryTables | None = None, num_frames: int = 1
     ) -> Float[Tensor, "b n c"]:
         """Every token of a batch entry sees every other one."""
-        x = self.ls1.add(x, self.attn(self.norm1(x), rotary, num_frames))
-        return self.ls2.add(x, self.mlp(self.norm2(x)))
+        q, k, v = self.ask(x, rotary, num_frames)
+        return self.answer(x, F.scaled_dot_product_attention(q, k, v))
 
     def causal(
         self,
@@ -154,9 +156,28 @@ class Block(nn.Module):
         rotary: RotaryTables | None = None,
         memory: LayerMemory | None = None,
     ) -> Float[Tensor, "b n c"]:
-        """Tokens see their own and earlier frames; see `Attention.causal`."""
-        branch = self.attn.causal(
-            self.norm1(x), num_frames=num_frames, rotary=rotary, memory=memory
+        """Tokens see their own and earlier frames; see `Attention.look_back`.
+
+        Args:
+            x: tokens of `num_frames` consecutive frames.
+            num_frames: of these tokens.
+            rotary: tables for the tokens of one frame.
+            memory: keys and values of earlier frames; gains those of `x`.
+        """
+        q, k, v = self.ask(x, rotary, num_frames)
+        return self.answer(
+            x, self.attn.look_back(q, k, v, num_frames=num_frames, memory=memory)
         )
-        x = self.ls1.add(x, branch)
+
+    def ask(
+        self, x: Float[Tensor, "b n c"], rotary: RotaryTables | None, num_frames: int
+    ) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b h n d"], Float[Tensor, "b h n d"]]:
+        """All that comes before attention: queries, keys, values."""
+        return self.attn.project(self.norm1(x), rotary, num_frames)
+
+    def answer(
+        self, x: Float[Tensor, "b n c"], heads: Float[Tensor, "b h n d"]
+    ) -> Float[Tensor, "b n c"]:
+        """All that comes after attention: both residual branches."""
+        x = self.ls1.add(x, self.attn.merge(heads))
         return self.ls2.add(x, self.mlp(self.norm2(x)))

@@ -7,7 +7,7 @@ from torch import nn
 from everview.model.config import Config, DenseHeadConfig, TrackHeadConfig
 from everview.model.network import FRAMES_AT_ONCE
 from everview.training.adapt.freezing import num_trainable
-from everview.training.feed.procedural import num_clips
+from everview.training.feed.rendering import num_clips
 from everview.training.recipe.recipe import TrainingRecipe
 from everview.training.recipe.settings import PATCH, Stage
 

@@ -1,6 +1,7 @@
 """Which frames of a rendered clip are used, and how they are shown."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +46,11 @@ class Colours:
         gamma = float(torch.tensor(dice.uniform(-GAMMA, GAMMA) * strength).exp())
         return cls((gains[0], gains[1], gains[2]), gamma)
 
-    def apply(self, images: Float[Tensor, "s 3 H W"]) -> Float[Tensor, "s 3 H W"]:
-        """Still in [0, 1]."""
-        gains = images.new_tensor(self.gains)[:, None, None]
-        return (images.clamp_min(1e-4) ** self.gamma * gains).clamp(0, 1)
+    @staticmethod
+    def apply_all(
+        colours: "Sequence[Colours]", images: Float[Tensor, "n s 3 H W"]
+    ) -> Float[Tensor, "n s 3 H W"]:
+        """One choice for each of n clips; still in [0, 1]."""
+        gains = images.new_tensor([c.gains for c in colours])[:, None, :, None, None]
+        gamma = images.new_tensor([c.gamma for c in colours])[:, None, None, None, None]
+        return (images.clamp_min(1e-4) ** gamma * gains).clamp(0, 1)

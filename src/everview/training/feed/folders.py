@@ -21,7 +21,8 @@ from everview.training.datasets.recognise import open_dataset
 from everview.training.datasets.samples import Mixture, SampleBatch
 from everview.training.datasets.view import Dataset
 from everview.training.feed.batch import Batch, Request, truth_of_clips
-from everview.training.feed.procedural import has_tracks, num_clips
+from everview.training.feed.procedural import has_tracks
+from everview.training.feed.rendering import num_clips
 from everview.training.losses.target import Target
 from everview.training.recipe.recipe import TrainingRecipe
 from everview.training.teacher import sample_query_points

@@ -2,17 +2,20 @@
 
 import atexit
 import os
-from collections.abc import Iterable, Iterator
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from everview.errors import EverviewError
 from everview.training.feed.batch import Batch, Request
-from everview.training.feed.folders import FolderSource
 from everview.training.feed.procedural import ProceduralSource
 from everview.training.recipe.recipe import TrainingRecipe
+
+
+Asked = TypeVar("Asked")
+Made = TypeVar("Made")
 
 
 @runtime_checkable
@@ -33,12 +36,14 @@ def open_source(recipe: TrainingRecipe, *, num_parts: int, device: torch.device)
         device: on which the network is trained.
     """
     if recipe.data.folders:
+        from everview.training.feed.folders import FolderSource  # needs PyAV; the world does not
+
         return FolderSource(recipe, num_parts=num_parts)
     return ProceduralSource(
         recipe,
         num_parts=num_parts,
-        workers=max(1, processes(recipe, device)),
         device=str(rendering_device(recipe, device)),
+        show_on=device,
     )
 
 
@@ -58,9 +63,11 @@ def processes(recipe: TrainingRecipe, device: torch.device) -> int:
 def batches(
     source: Source, requests: Iterable[Request], *, processes: int, ahead: int
 ) -> Iterator[Batch]:
-    """Batches for requests, which are taken `ahead` times `processes` before they are needed.
+    """Batches for requests, which are taken in advance: `ahead` times `processes` of them, or of
+    the groups of procedural clips that they need.
 
-    The processes end with the iterator, and soon after a main process that was killed.
+    Procedural clips are rendered in the processes and shown in this one. The processes end with the
+    iterator, and soon after a main process that was killed.
 
     Raises:
         EverviewError: what the source raises.
@@ -68,9 +75,30 @@ def batches(
     if not processes:
         for request in requests:
             yield source.batch(request)
-        return
+    elif isinstance(source, ProceduralSource):
+        yield from _shown(source, requests, processes=processes, ahead=ahead)
+    else:
+        yield from _made_elsewhere(source.batch, requests, processes=processes, ahead=ahead)
+
+
+def _shown(
+    source: ProceduralSource, requests: Iterable[Request], *, processes: int, ahead: int
+) -> Iterator[Batch]:
+    """Batches of groups that processes render."""
+    waiting: list[Request] = []
+    wanted = source.new_groups(requests, waiting)
+    for group in _made_elsewhere(source.renderer.group, wanted, processes=processes, ahead=ahead):
+        source.take(group)
+        while waiting and source.has(waiting[0]):
+            yield source.batch(waiting.pop(0))
+
+
+def _made_elsewhere(
+    make: Callable[[Asked], Made], requests: Iterable[Asked], *, processes: int, ahead: int
+) -> Iterator[Made]:
+    """What a function makes of each request, in their order."""
     loader = DataLoader(
-        _Requested(source),
+        _Requested(make),
         batch_size=None,
         sampler=requests,
         num_workers=processes,
@@ -85,14 +113,14 @@ def batches(
         yield made
 
 
-class _Requested(Dataset["Batch | EverviewError"]):
-    def __init__(self, source: Source) -> None:
-        self.source = source
+class _Requested(Dataset[Any]):
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        self.make = make
 
-    def __getitem__(self, request: Request) -> Batch | EverviewError:
+    def __getitem__(self, request: Any) -> Any:  # noqa: ANN401
         """Errors travel as results: their class and text would be wrapped otherwise."""
         try:
-            return self.source.batch(request)
+            return self.make(request)
         except EverviewError as error:
             return error
 

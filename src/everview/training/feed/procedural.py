@@ -1,176 +1,151 @@
-"""Batches of procedural clips: each a function of recipe, step, stage and part alone."""
+"""Batches of procedural clips: each a function of recipe, step, stage and part alone.
+
+Rendering costs more than a step on a GPU, so clips are rendered once, in groups, and shown several
+times with other frames, order, colours and query points. Groups wait on the training device; what
+is chosen from them is chosen for all clips at once.
+"""
 
 import random
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from everview.geometry.cameras import transform_points
+from everview.geometry.cameras import points_from_depth
 from everview.geometry.rotations import invert_rigid
-from everview.training.feed.batch import Batch, Request, truth_of_clips
-from everview.training.feed.choice import Colours, choose_frames, frames_to_render
+from everview.training.feed.batch import Batch, Request, moved, truth_of_clips
+from everview.training.feed.choice import Colours, choose_frames
+from everview.training.feed.rendering import ClipGroup, GroupRenderer, GroupRequest
 from everview.training.losses.target import Target
 from everview.training.recipe.recipe import TrainingRecipe
 from everview.training.recipe.settings import Stage
-from everview.world.clip import Options, WorldSequence, sequence, training_seed
-from everview.world.tracks import follow
 
-CLIPS_PER_STEP = 1024
-"""Seeds reserved for a step, so that a step's clips depend on its number alone."""
 APART = 4
-"""A reused clip comes back after so many times `reuse` steps and one."""
-CANDIDATES = 4
-"""Points followed per query point wanted, as not all are seen in the clip's first frame."""
+"""A reused group comes back after so many times `reuse` steps and one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Group:
-    """Clips that are rendered once."""
+class Place:
+    """Which clips a step shows."""
 
     number: int
-    """Decides everything about the clips."""
+    """Of the group; decides everything about its clips."""
     use: int
     """How often they were used before."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChosenClip:
-    """One clip as it is shown. World frame: its first camera."""
-
-    images: Float[Tensor, "s 3 H W"]
-    depth: Float[Tensor, "s H W"]
-    points: Float[Tensor, "s H W 3"]
-    valid: Bool[Tensor, "s H W"]
-    moving: Bool[Tensor, "s H W"]
-    camera_from_first: Float[Tensor, "s 4 4"]
-    intrinsics: Float[Tensor, "s 3 3"]
-    label: str
-    tracks: Float[Tensor, "s t 2"] | None = None
-    visible: Bool[Tensor, "s t"] | None = None
-
-
 class ProceduralSource:
-    """Renders what is asked for; keeps clips that will be used again.
+    """Shows clips of groups, which it renders itself or is given (`take`).
 
     Args:
         recipe: what clips are like.
         num_parts: into how many parts a step is split.
-        workers: how many sources take steps in turn; a clip is reused by its own.
         device: where to render.
+        show_on: where groups wait and batches are made.
     """
 
     def __init__(
-        self, recipe: TrainingRecipe, *, num_parts: int = 1, workers: int = 1, device: str = "cpu"
+        self,
+        recipe: TrainingRecipe,
+        *,
+        num_parts: int = 1,
+        device: str = "cpu",
+        show_on: torch.device | str | None = None,
     ) -> None:
-        self.recipe, self.num_parts, self.workers, self.device = recipe, num_parts, workers, device
-        self._rendered: dict[tuple[int, int, int], WorldSequence] = {}
+        self.recipe = recipe
+        self.renderer = GroupRenderer(recipe, num_parts=num_parts, device=device)
+        self.show_on = torch.device(device if show_on is None else show_on)
+        self._asked: dict[tuple[int, int], GroupRequest] = {}
+        self._groups: dict[GroupRequest, ClipGroup] = {}
 
     def batch(self, request: Request) -> Batch:
-        """Render or take from memory, choose frames, colour."""
-        stage, data = self.recipe.stages[request.stage], self.recipe.data
-        group = locate(request.step, data.reuse, self.workers)
-        dice = random.Random(f"{self.recipe.run.seed} {group.number}")
-        length = dice.randint(*stage.frames)
-        size = (dice.choice(data.heights), data.width)
-        total = num_clips(stage, length, self.num_parts)
-        numbers = tuple(range(request.part, total, self.num_parts))
+        """Choose frames of the group's clips, colours and query points."""
+        place = locate(request.step, self.recipe.data.reuse)
         self._forget(request.step)
-        with_tracks = has_tracks(stage, request.step)
-        clips, queries = [], []
-        for number in numbers:
-            rendered = self._render(group, request.stage, number, length, size)
-            clip, points = self._show(rendered, group, stage, number, length, with_tracks)
-            clips.append(clip)
-            queries.append(points)
+        wanted = self.group_of(request)
+        if wanted not in self._groups:
+            self.take(self.renderer.group(wanted))
+        return self._show(self._groups[wanted], request, place)
+
+    def group_of(self, request: Request) -> GroupRequest:
+        """The group that a batch is made of, with the clips of the stage that first asks for it."""
+        number = locate(request.step, self.recipe.data.reuse).number
+        key = (number, request.part)
+        if key not in self._asked:
+            schedule, stage = self.recipe.schedule, request.stage
+            if schedule.unit == "steps":  # the same in a run that was interrupted
+                stage = self.recipe.stage_at(number * self.recipe.data.reuse / schedule.length)
+            self._asked[key] = GroupRequest(number=number, stage=stage, part=request.part)
+        return self._asked[key]
+
+    def take(self, group: ClipGroup) -> None:
+        """Keep a rendered group until it is used no more."""
+        self._groups[group.request] = moved(group, self.show_on)
+
+    def new_groups(
+        self, requests: Iterable[Request], waiting: list[Request]
+    ) -> Iterator[GroupRequest]:
+        """Groups in the order in which they are needed; requests passed on the way are kept."""
+        for request in requests:
+            waiting.append(request)
+            known = len(self._asked)
+            wanted = self.group_of(request)
+            if len(self._asked) > known:
+                yield wanted
+
+    def has(self, request: Request) -> bool:
+        """Whether the group of a batch is there."""
+        return self.group_of(request) in self._groups
+
+    def _show(self, group: ClipGroup, request: Request, place: Place) -> Batch:
+        stage, data = self.recipe.stages[group.request.stage], self.recipe.data
+        dice = [
+            random.Random(f"{self.recipe.run.seed} {place.number} {number} use {place.use}")
+            for number in group.numbers
+        ]
+        frames = [choose_frames(stage, group.length, die) for die in dice]
+        index = torch.tensor(frames, device=self.show_on)
+        images = _chosen(group.images, index).float() / 255
+        if data.colours:
+            images = Colours.apply_all([Colours.draw(data.colours, die) for die in dice], images)
+        truth, valid = _truth(group, index)
+        queries = None
+        if has_tracks(self.recipe.stages[request.stage], request.step) and group.tracks is not None:
+            truth, queries = _with_tracks(truth, group, index, data.tracked_points, dice)
         return Batch(
             request=request,
-            images=torch.stack([clip.images for clip in clips]),
-            queries=torch.stack(queries) if with_tracks else None,
-            truth=_truth(clips),
-            valid=torch.stack([clip.valid for clip in clips]),
-            still=~torch.stack([clip.moving for clip in clips]),
-            labels=tuple(clip.label for clip in clips),
-            numbers=numbers,
+            images=images,
+            queries=queries,
+            truth=truth,
+            valid=valid,
+            still=~_chosen(group.moving, index),
+            labels=tuple(
+                f"{label}, frames {','.join(map(str, positions))}, use {place.use}"
+                for label, positions in zip(group.labels, frames, strict=True)
+            ),
+            numbers=group.numbers,
         )
-
-    def _render(
-        self, group: Group, stage_number: int, number: int, length: int, size: tuple[int, int]
-    ) -> WorldSequence:
-        key = (group.number, stage_number, number)
-        if key in self._rendered:
-            return self._rendered[key]
-        stage = self.recipe.stages[stage_number]
-        slow, fast = stage.speeds
-        clip = sequence(
-            self._seed(group, number),
-            frames_to_render(stage, length),
-            size=size,
-            speed=slow + (fast - slow) * self._dice(group, number, "speed").random(),
-            kind=stage.kind,
-            options=Options(motion=stage.motion, moving=stage.moving, device=self.device),
-        )
-        if self.recipe.data.reuse > 1:
-            self._rendered[key] = clip
-        return clip
-
-    def _show(
-        self,
-        clip: WorldSequence,
-        group: Group,
-        stage: Stage,
-        number: int,
-        length: int,
-        with_tracks: bool,
-    ) -> tuple[ChosenClip, Tensor]:
-        """The clip and its query points, which are none in steps without tracks."""
-        dice = self._dice(group, number, f"use {group.use}")
-        positions = choose_frames(stage, length, dice)
-        colours = Colours.draw(self.recipe.data.colours, dice)
-        label = (
-            f"procedural clip of seed {self._seed(group, number)} ({clip.kind}), frames "
-            f"{','.join(map(str, positions))}, use {group.use}"
-        )
-        chosen = choose(clip, positions, label)
-        if self.recipe.data.colours:
-            chosen = replace(chosen, images=colours.apply(chosen.images))
-        if not with_tracks:
-            return chosen, chosen.images.new_zeros(0, 2)
-        return with_tracks_of(chosen, clip, positions, self.recipe.data.tracked_points, dice)
-
-    def _seed(self, group: Group, number: int) -> int:
-        return training_seed(
-            (self.recipe.run.seed * 1_000_003 + group.number) * CLIPS_PER_STEP + number
-        )
-
-    def _dice(self, group: Group, number: int, purpose: str) -> random.Random:
-        return random.Random(f"{self.recipe.run.seed} {group.number} {number} {purpose}")
 
     def _forget(self, step: int) -> None:
-        """Drop clips that were used for the last time."""
+        """Drop groups that were used for the last time."""
         reuse = self.recipe.data.reuse
-        newest = step // self.workers // reuse
-        oldest = (newest - (reuse - 1) * APART) * self.workers
-        for key in [key for key in self._rendered if key[0] < oldest]:
-            del self._rendered[key]
+        oldest = step // reuse - (reuse - 1) * APART
+        for key in [key for key in self._asked if key[0] < oldest]:
+            self._groups.pop(self._asked.pop(key), None)
 
 
-def locate(step: int, reuse: int, workers: int = 1) -> Group:
-    """Which clips a step uses. With `reuse` u every u-th step needs new ones.
+def locate(step: int, reuse: int) -> Place:
+    """Which clips a step shows. With `reuse` u every u-th step needs new ones.
 
     Step u q + j takes group q - j `APART`: each group is used u times, far apart, and a step's
-    clips depend on its number alone. With several workers each does so among its own steps.
+    clips depend on its number alone. The first steps, which would need groups before the first,
+    take those that are there once more.
     """
-    turn, worker = divmod(step, workers)
-    newest, use = divmod(turn, reuse)
-    return Group(number=(newest - use * APART) * workers + worker, use=use)
-
-
-def num_clips(stage: Stage, length: int, num_parts: int) -> int:
-    """Clips of a step: as many as the budget of images allows, and equally many in each part."""
-    wanted = max(1, stage.images // length)
-    return min(CLIPS_PER_STEP // num_parts, max(1, wanted // num_parts)) * num_parts
+    newest, use = divmod(step, reuse)
+    number = newest - use * APART
+    return Place(number=number if number >= 0 else number % (newest + 1), use=use)
 
 
 def has_tracks(stage: Stage, step: int) -> bool:
@@ -178,66 +153,40 @@ def has_tracks(stage: Stage, step: int) -> bool:
     return stage.track_every > 0 and step % stage.track_every == 0
 
 
-def choose(clip: WorldSequence, positions: tuple[int, ...], label: str) -> ChosenClip:
-    """Frames of a rendered clip; the first of them becomes the world."""
-    index = list(positions)
-    poses = clip.world_from_camera[index]
-    first_from_world = invert_rigid(poses[0])
-    points = transform_points(first_from_world.expand(len(index), 4, 4), clip.points[index])
-    camera_from_first = invert_rigid(poses) @ poses[:1]
-    camera_from_first[0] = torch.eye(4, device=poses.device)
-    return ChosenClip(
-        images=clip.images[index],
-        depth=clip.depth[index],
-        points=points,
-        valid=clip.valid[index],
-        moving=clip.moving[index],
-        camera_from_first=camera_from_first,
-        intrinsics=clip.intrinsics[index],
-        label=label,
-    )
+def _chosen(values: Tensor, index: Tensor) -> Tensor:
+    """Frames of each clip: n s ... and n t to n t ..."""
+    return values[torch.arange(len(index), device=index.device)[:, None], index]
 
 
-def with_tracks_of(
-    chosen: ChosenClip,
-    clip: WorldSequence,
-    positions: tuple[int, ...],
-    num_points: int,
-    dice: random.Random,
-) -> tuple[ChosenClip, Float[Tensor, "t 2"]]:
-    """Follow points of the earliest frame, and query them where they are in the first one shown.
+def _truth(group: ClipGroup, index: Tensor) -> tuple[Target, Tensor]:
+    """Truth of the frames shown, whose first one becomes the world; and which pixels are known."""
+    depth = _chosen(group.depth, index)
+    poses = _chosen(group.world_from_camera, index)
+    camera_from_first = invert_rigid(poses) @ poses[:, :1]
+    camera_from_first[:, 0] = torch.eye(4, device=index.device)
+    intrinsics = group.intrinsics[:, None].expand(-1, index.shape[1], -1, -1)
+    points = points_from_depth(depth, camera_from_first, intrinsics)
+    valid = depth > 0
+    return truth_of_clips(depth, points, valid, camera_from_first, intrinsics), valid
 
-    Points hidden in the first frame shown are left out and others taken twice; if all are, the
-    clip's tracks count nowhere.
+
+def _with_tracks(
+    truth: Target, group: ClipGroup, index: Tensor, count: int, dice: list[random.Random]
+) -> tuple[Target, Float[Tensor, "n t 2"]]:
+    """Tracks of points that are seen in the first frame shown, some taken twice if they are few.
+
+    If none is, the clip's tracks count nowhere.
     """
-    height, width = clip.depth.shape[-2:]
-    candidates = torch.tensor(
-        [[dice.uniform(0, width - 1), dice.uniform(0, height - 1)]
-         for _ in range(CANDIDATES * num_points)], device=clip.depth.device,
-    )  # fmt: skip
-    earliest = min(positions)
-    pixels, visible = follow(
-        clip.place, candidates, clip.start + earliest, clip.start + max(positions) + 1,
-        intrinsics=clip.intrinsics[0], size=(height, width),
-    )  # fmt: skip
-    index = [position - earliest for position in positions]
-    pixels, visible = pixels[index], visible[index]
-    seen = visible[0].nonzero()[:, 0].tolist()
-    count = len(seen) or len(candidates)
-    order = [(seen or range(count))[i % count] for i in range(num_points)]
-    tracks = pixels[:, order]
-    return replace(chosen, tracks=tracks, visible=visible[:, order]), tracks[0].clone()
-
-
-def _truth(clips: list[ChosenClip]) -> Target:
-    def stacked(name: str) -> Tensor:
-        return torch.stack([getattr(clip, name) for clip in clips])
-
-    truth = truth_of_clips(
-        stacked("depth"), stacked("points"), stacked("valid"), stacked("camera_from_first"),
-        stacked("intrinsics"),
-    )  # fmt: skip
-    if clips[0].tracks is None:
-        return truth
-    visible = stacked("visible")
-    return replace(truth, tracks=stacked("tracks"), visibility=visible.float(), track_mask=visible)
+    assert group.tracks is not None, "the caller has looked"
+    assert group.visible is not None, "they come with the tracks"
+    pixels, seen = _chosen(group.tracks, index), _chosen(group.visible, index)  # n t c 2, n t c
+    order = torch.tensor([[die.random() for _ in range(seen.shape[2])] for die in dice])
+    first = seen[:, 0]
+    ranked = (order.to(index.device) + first).argsort(dim=1, descending=True)  # seen ones lead
+    available = first.sum(dim=1, keepdim=True).clamp_min(1)
+    places = torch.arange(count, device=index.device)[None] % available
+    chosen = ranked.gather(1, places)[:, None].expand(-1, index.shape[1], -1)  # n t count
+    tracks = pixels.gather(2, chosen[..., None].expand(-1, -1, -1, 2))
+    visible = seen.gather(2, chosen)
+    target = replace(truth, tracks=tracks, visibility=visible.float(), track_mask=visible)
+    return target, tracks[:, 0].clone()

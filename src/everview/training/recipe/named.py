@@ -8,6 +8,7 @@ from types import MappingProxyType
 from everview.errors import ConfigError
 from everview.training.recipe.recipe import TrainingRecipe
 from everview.training.recipe.settings import (
+    ComputeSettings,
     DataSettings,
     NetworkSettings,
     ObjectiveSettings,
@@ -26,46 +27,71 @@ NOTHING_BUT_MATCHING: Mapping[str, float] = MappingProxyType(
 TINY_DATA = DataSettings(heights=(42,), width=56, tracked_points=8)
 
 
+MINI_DATA = DataSettings(
+    reuse=10, colours=0.5, tracked_points=16, processes=15, ahead=1, device="cpu"
+)
+"""Rendered by the cores beside a GPU, shown ten times on it in other guises."""
+
+FULL = Stage(
+    name="all", images=512, frames=(2, 16), speeds=(0.3, 3.0), gaps=(1, 2), spare_frames=3,
+    reversed_share=0.3, dense_images=96, track_every=8,
+)  # fmt: skip
+"""What both networks of the bundled size are trained on in the end."""
+
+
 def _mini_stages() -> tuple[Stage, ...]:
-    """Matching on pairs, then poses, then maps and longer clips."""
-    return (
-        Stage(
-            name="matching", share=0.25, frames=(2, 2), speeds=(1.0, 4.0), dense_images=0,
-            track_every=0, weights=dict(NOTHING_BUT_MATCHING),
-        ),
-        Stage(
-            name="poses", share=0.25, frames=(2, 4), speeds=(1.0, 4.0), dense_images=4,
-            track_every=0,
-        ),
-        Stage(name="all", share=0.5, frames=(2, 8), speeds=(1.0, 6.0), reversed_share=0.2),
+    """Matching on pairs, then poses, then maps, tracks and longer clips."""
+    matching = Stage(
+        name="matching", share=0.08, images=512, frames=(2, 3), speeds=(1.0, 4.0), dense_images=0,
+        track_every=0, weights=dict(NOTHING_BUT_MATCHING),
     )  # fmt: skip
-
-
-def mini_v0() -> TrainingRecipe:
-    """The first bundled model, kept as history: one stage, 54 minutes of one CPU core."""
-    return TrainingRecipe(stages=(Stage(name="v0"),))
+    poses = Stage(
+        name="poses", share=0.2, images=512, frames=(2, 6), speeds=(0.5, 4.0), spare_frames=2,
+        dense_images=64, track_every=0,
+    )  # fmt: skip
+    return matching, poses, replace(FULL, share=0.72)
 
 
 def mini_teacher() -> TrainingRecipe:
-    """VGGT at the size of mini: global attention, from exact truth."""
+    """VGGT at the size of mini: global attention, from exact truth; minutes of a large GPU."""
     return TrainingRecipe(
         network=NetworkSettings(attention="global"),
-        data=DataSettings(reuse=3),
-        schedule=ScheduleSettings(length=600),
+        data=MINI_DATA,
+        optimiser=OptimiserSettings(learning_rate=1e-3, average_decay=0.999),
+        schedule=ScheduleSettings(length=5.4, warm_up_steps=200),
         stages=_mini_stages(),
+        compute=ComputeSettings(precision="bfloat16"),
     )
 
 
 def mini() -> TrainingRecipe:
-    """The bundled model: causal, from its teacher and the truth."""
+    """The bundled model: causal, from its teacher and the truth; minutes of a large GPU."""
     return replace(
         mini_teacher(),
         network=NetworkSettings(attention="causal", start="runs/mini-teacher/model"),
-        objective=ObjectiveSettings(teacher="corrected"),
+        objective=ObjectiveSettings(teacher="corrected", teacher_weight=0.2),
         teacher=TeacherSettings(model="runs/mini-teacher/model"),
-        schedule=ScheduleSettings(length=300),
-        stages=(Stage(frames=(2, 8), speeds=(1.0, 6.0), reversed_share=0.2),),
+        optimiser=OptimiserSettings(learning_rate=5e-4, average_decay=0.999),
+        schedule=ScheduleSettings(length=3.8, warm_up_steps=100),
+        stages=(FULL,),
     )
+
+
+def _tiny_stages() -> tuple[Stage, ...]:
+    """As for mini, on few short clips."""
+    matching = Stage(
+        name="matching", share=0.25, images=8, frames=(2, 2), speeds=(1.0, 4.0), dense_images=0,
+        track_every=0, weights=dict(NOTHING_BUT_MATCHING),
+    )  # fmt: skip
+    poses = Stage(
+        name="poses", share=0.25, images=8, frames=(2, 4), speeds=(1.0, 4.0), dense_images=4,
+        track_every=0,
+    )  # fmt: skip
+    full = Stage(
+        name="all", share=0.5, images=8, frames=(2, 4), speeds=(1.0, 6.0), dense_images=4,
+        reversed_share=0.2,
+    )  # fmt: skip
+    return matching, poses, full
 
 
 def tiny_teacher() -> TrainingRecipe:
@@ -75,9 +101,8 @@ def tiny_teacher() -> TrainingRecipe:
         data=TINY_DATA,
         optimiser=OptimiserSettings(learning_rate=2e-3),
         schedule=ScheduleSettings(unit="steps", length=6000),
-        stages=tuple(replace(stage, images=8, frames=(2, min(4, stage.frames[1])), dense_images=min(
-            4, stage.dense_images or 0)) for stage in _mini_stages()),
-    )  # fmt: skip
+        stages=_tiny_stages(),
+    )
 
 
 def tiny_truth() -> TrainingRecipe:
@@ -131,7 +156,6 @@ def smoke() -> TrainingRecipe:
 
 RECIPES = MappingProxyType(
     {
-        "mini-v0": mini_v0,
         "mini-teacher": mini_teacher,
         "mini": mini,
         "tiny-teacher": tiny_teacher,

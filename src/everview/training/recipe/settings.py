@@ -270,6 +270,9 @@ class ComputeSettings:
     """Parts in which each rank does its share of a step, one after the other, to save memory."""
     checkpoint_activations: bool = False
     """Keep what enters a block and compute its inside again: less memory, a third more time."""
+    compile: bool = False
+    """Compile what surrounds attention in every block: fewer passes over memory on a GPU, after up
+    to a minute of compiling."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """With several ranks: each has all weights, or a shard of them."""
 

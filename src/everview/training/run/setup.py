@@ -7,6 +7,7 @@ import torch
 
 from everview.errors import ConfigError
 from everview.model.config import Config
+from everview.model.layers.block import Block
 from everview.model.network import Network, build
 from everview.model.presets import presets
 from everview.training.adapt.activation_checkpoints import checkpoint_activations
@@ -42,7 +43,21 @@ def make_network(recipe: TrainingRecipe, device: torch.device) -> Network:
     check_trainable(network, settings.trainable_parameters)
     if recipe.compute.checkpoint_activations:
         checkpoint_activations(network)
+    if recipe.compute.compile:
+        compile_blocks(network)
     return network.train()
+
+
+def compile_blocks(network: Network) -> None:
+    """Fuse what surrounds attention in every block; attention has fast kernels of its own.
+
+    Sizes are symbols, as clips of all lengths and heights come by: each kind of block is compiled
+    once.
+    """
+    for module in network.modules():
+        if isinstance(module, Block):
+            module.ask = torch.compile(module.ask, dynamic=True)  # type: ignore[method-assign]
+            module.answer = torch.compile(module.answer, dynamic=True)  # type: ignore[method-assign]
 
 
 def make_teacher(settings: TeacherSettings, device: torch.device) -> Teacher:

@@ -98,6 +98,7 @@ class Trainer:
         self.optimiser = make_optimiser(self.learner, recipe.optimiser)
         self.guard = Guard(self.learner, folder, self.ranks)
         self.meter, self.progress = Meter(), Progress()
+        self._waited = 0.0
         self.wants_stop = False
         """Set it at any time: the run then ends after the step, with a checkpoint."""
         if resume:
@@ -212,7 +213,9 @@ class Trainer:
         watched: list[Judged] = []
         num_parts = self.recipe.compute.accumulation
         for number in range(num_parts):
+            asked = time.monotonic()
             batch = next(stream).to(self.device)
+            self._waited += time.monotonic() - asked
             said = self._ask(batch)
             with gradients_stay(self.module, is_last=number == num_parts - 1):
                 with self._autocast():
@@ -284,17 +287,19 @@ class Trainer:
         )
 
     def _line(self, rate: float, stage: int, weights: dict[str, float]) -> Line:
-        """Means over the steps since the last line and over all ranks."""
+        """Means over the steps since the last line and over all ranks; `waited` for clips, here."""
         found = [means for means in self.ranks.gathered(self.meter.means()) if means]
         means = {
             name: sum(m[name] for m in found if name in m) / sum(name in m for m in found)
             for name in dict.fromkeys(name for m in found for name in m)
         }
         self.meter = Meter()
-        progress = self.progress
+        progress, waited = self.progress, round(self._waited, 2)
+        self._waited = 0.0
         return {
             "step": progress.step,
             "seconds": round(progress.seconds, 1),
+            "waited": waited,
             "images": progress.images,
             "stage": self.recipe.stages[stage].name,
             "rate": rate,

@@ -18,13 +18,13 @@ import torch
 from everview.evaluation.machine import code_version, describe
 from everview.training.feed.batch import Batch, Request, moved
 from everview.training.feed.procedural import ProceduralSource
+from everview.training.objective.learner import Learner
 from everview.training.recipe.named import mini_teacher
 from everview.training.recipe.recipe import TrainingRecipe
 from everview.training.recipe.settings import ComputeSettings, NetworkSettings, ObjectiveSettings
-from everview.training.run.setup import make_network
-from everview.training.objective.learner import Learner
 from everview.training.run.average import MovingAverage
 from everview.training.run.optimiser import clip, make_optimiser
+from everview.training.run.setup import make_network
 from everview.training.teacher import Teacher
 
 RESULTS = Path(__file__).resolve().parent / "results"

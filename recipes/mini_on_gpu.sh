@@ -13,7 +13,7 @@ export PYTHONPATH="src${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 everview() { python3 -c 'from everview.cli.main import script; script()' "$@"; }
 
 # shellcheck disable=SC2086  -- options of several words
-everview train mini-teacher -o "$out/mini-teacher" --minutes "${TEACHER_MINUTES:-5.4}" \
+everview train mini-teacher -o "$out/mini-teacher" --minutes "${TEACHER_MINUTES:-3.9}" \
     ${START:+--set "network.start=$START"} ${TEACHER_SET:-}
 everview distill mini -o "$out/mini" --teacher "$out/mini-teacher/model" \
-    --minutes "${STUDENT_MINUTES:-3.8}" --set "network.start=$out/mini-teacher/model" ${STUDENT_SET:-}
+    --minutes "${STUDENT_MINUTES:-2.9}" --set "network.start=$out/mini-teacher/model" ${STUDENT_SET:-}

@@ -122,7 +122,7 @@ class Network(nn.Module):
             images = self.check_images(images[None] if images.ndim == 4 else images)
             queries = None if query_points is None else self.check_points(query_points, len(images))
             outputs = self.predict(images, queries)
-        return _prediction(outputs, images, pixel_map)
+        return prediction_of(outputs, images, pixel_map)
 
     def predict(
         self,
@@ -358,7 +358,8 @@ def _by_frame(
     return values, confidence
 
 
-def _prediction(outputs: Outputs, images: Tensor, pixel_map: Any) -> Prediction:  # noqa: ANN401
+def prediction_of(outputs: Outputs, images: Tensor, pixel_map: Any) -> Prediction:  # noqa: ANN401
+    """The last refinement rounds of all heads, and probabilities in place of logits."""
     tracks = outputs.track_iterations
     visibility, confidence = outputs.visibility_logits, outputs.track_confidence_logits
     return Prediction(

@@ -1,6 +1,7 @@
 """The teacher of a distillation: a frozen network that sees all frames of a clip at once."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from everview.errors import ConfigError
 from everview.geometry.prediction import Prediction
-from everview.model.network import Network
+from everview.model.network import DENSE_FIELDS, Network, prediction_of
 from everview.training.teacher_cache import TeacherCache, clip_of, joined
 from everview.weights.hashes import weights_hash
 
@@ -44,6 +45,7 @@ class Teacher:
         query_points: Float[Tensor, "b t 2"] | None = None,
         *,
         names: Sequence[str] | None = None,
+        dense_frames: Sequence[tuple[int, int]] | None = None,
     ) -> Prediction:
         """Say what is in each clip.
 
@@ -52,6 +54,8 @@ class Teacher:
             query_points: pixels (x, y) in frame 0.
             names: what tells the clips apart in the cache: everything that decides their pixels
                 (source, frames and their order, crop, colours). None tells them by their pixels.
+            dense_frames: (clip, frame) pairs of which maps are wanted; without a cache, those of
+                other frames are left at zero. All if None.
 
         Raises:
             ConfigError: if there are not as many names as clips.
@@ -59,9 +63,27 @@ class Teacher:
         """
         if names is not None and len(names) != len(images):
             raise ConfigError(f"{len(images)} clips need as many names, got {len(names)}")
+        if self.cache is None and dense_frames:
+            return self._partly(images, query_points, dense_frames)
         if self.cache is None:
             return self.network(images, query_points)
         return self._through_cache(self.cache, images, query_points, names)
+
+    @torch.no_grad()
+    def _partly(
+        self, images: Tensor, queries: Tensor | None, pairs: Sequence[tuple[int, int]]
+    ) -> Prediction:
+        """Everything, but depth and points of some frames only."""
+        with self.network.own_precision():
+            outputs = self.network.predict(images, queries, dense_frames=pairs)
+        clips, frames = (list(axis) for axis in zip(*pairs, strict=True))
+        whole = {}
+        for name in DENSE_FIELDS:
+            value = getattr(outputs, name)
+            if value is not None:  # 1 m H W ...
+                whole[name] = value.new_zeros(*images.shape[:2], *value.shape[2:])
+                whole[name][clips, frames] = value[0]
+        return prediction_of(replace(outputs, **whole), images, None)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -165,9 +165,7 @@ class Block(nn.Module):
             memory: keys and values of earlier frames; gains those of `x`.
         """
         q, k, v = self.ask(x, rotary, num_frames)
-        return self.answer(
-            x, self.attn.look_back(q, k, v, num_frames=num_frames, memory=memory)
-        )
+        return self.answer(x, self.attn.look_back(q, k, v, num_frames=num_frames, memory=memory))
 
     def ask(
         self, x: Float[Tensor, "b n c"], rotary: RotaryTables | None, num_frames: int

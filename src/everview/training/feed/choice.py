@@ -1,10 +1,10 @@
 """Which frames of a rendered clip are used, and how they are shown."""
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -42,9 +42,8 @@ class Colours:
     def draw(cls, strength: float, dice: random.Random) -> "Colours":
         """Log-uniform, about 1."""
         logs = [dice.uniform(-GAIN, GAIN) * strength for _ in range(3)]
-        gains = torch.tensor(logs).exp().tolist()
-        gamma = float(torch.tensor(dice.uniform(-GAMMA, GAMMA) * strength).exp())
-        return cls((gains[0], gains[1], gains[2]), gamma)
+        red, green, blue = map(math.exp, logs)
+        return cls((red, green, blue), math.exp(dice.uniform(-GAMMA, GAMMA) * strength))
 
     @staticmethod
     def apply_all(

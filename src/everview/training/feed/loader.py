@@ -13,7 +13,6 @@ from everview.training.feed.batch import Batch, Request
 from everview.training.feed.procedural import ProceduralSource
 from everview.training.recipe.recipe import TrainingRecipe
 
-
 Asked = TypeVar("Asked")
 Made = TypeVar("Made")
 

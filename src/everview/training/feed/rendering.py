@@ -67,9 +67,7 @@ class GroupRenderer:
         device: where to render.
     """
 
-    def __init__(
-        self, recipe: TrainingRecipe, *, num_parts: int = 1, device: str = "cpu"
-    ) -> None:
+    def __init__(self, recipe: TrainingRecipe, *, num_parts: int = 1, device: str = "cpu") -> None:
         self.recipe, self.num_parts, self.device = recipe, num_parts, device
 
     def group(self, request: GroupRequest) -> ClipGroup:
@@ -122,9 +120,7 @@ class GroupRenderer:
         height, width = clip.depth.shape[-2:]
         dice = self._dice(group, number, "candidates")
         count = CANDIDATES * self.recipe.data.tracked_points
-        points = [
-            [dice.uniform(0, width - 1), dice.uniform(0, height - 1)] for _ in range(count)
-        ]
+        points = [[dice.uniform(0, width - 1), dice.uniform(0, height - 1)] for _ in range(count)]
         return clip.tracks(torch.tensor(points, device=clip.depth.device))
 
     def _seed(self, group: int, number: int) -> int:

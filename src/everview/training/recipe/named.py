@@ -28,13 +28,13 @@ TINY_DATA = DataSettings(heights=(42,), width=56, tracked_points=8)
 
 
 MINI_DATA = DataSettings(
-    reuse=10, colours=0.5, tracked_points=16, processes=15, ahead=1, device="cpu"
+    reuse=12, colours=0.5, tracked_points=16, processes=15, ahead=1, device="cpu"
 )
-"""Rendered by the cores beside a GPU, shown ten times on it in other guises."""
+"""Rendered by the cores beside a GPU, shown twelve times on it in other guises."""
 
 FULL = Stage(
-    name="all", images=512, frames=(2, 16), speeds=(0.3, 3.0), gaps=(1, 2), spare_frames=3,
-    reversed_share=0.3, dense_images=96, track_every=8,
+    name="all", images=768, frames=(2, 16), speeds=(0.3, 3.0), gaps=(1, 2), spare_frames=2,
+    reversed_share=0.3, dense_images=144, track_every=12,
 )  # fmt: skip
 """What both networks of the bundled size are trained on in the end."""
 
@@ -42,14 +42,14 @@ FULL = Stage(
 def _mini_stages() -> tuple[Stage, ...]:
     """Matching on pairs, then poses, then maps, tracks and longer clips."""
     matching = Stage(
-        name="matching", share=0.08, images=512, frames=(2, 3), speeds=(1.0, 4.0), dense_images=0,
+        name="matching", share=0.06, images=768, frames=(2, 3), speeds=(1.0, 4.0), dense_images=0,
         track_every=0, weights=dict(NOTHING_BUT_MATCHING),
     )  # fmt: skip
     poses = Stage(
-        name="poses", share=0.2, images=512, frames=(2, 6), speeds=(0.5, 4.0), spare_frames=2,
-        dense_images=64, track_every=0,
+        name="poses", share=0.2, images=768, frames=(2, 6), speeds=(0.5, 4.0), spare_frames=1,
+        dense_images=96, track_every=0,
     )  # fmt: skip
-    return matching, poses, replace(FULL, share=0.72)
+    return matching, poses, replace(FULL, share=0.74)
 
 
 def mini_teacher() -> TrainingRecipe:
@@ -57,8 +57,8 @@ def mini_teacher() -> TrainingRecipe:
     return TrainingRecipe(
         network=NetworkSettings(attention="global"),
         data=MINI_DATA,
-        optimiser=OptimiserSettings(learning_rate=1e-3, average_decay=0.999),
-        schedule=ScheduleSettings(length=5.4, warm_up_steps=200),
+        optimiser=OptimiserSettings(learning_rate=1.2e-3, average_decay=0.99),
+        schedule=ScheduleSettings(length=3.9, warm_up_steps=100),
         stages=_mini_stages(),
         compute=ComputeSettings(precision="bfloat16"),
     )
@@ -71,8 +71,8 @@ def mini() -> TrainingRecipe:
         network=NetworkSettings(attention="causal", start="runs/mini-teacher/model"),
         objective=ObjectiveSettings(teacher="corrected", teacher_weight=0.2),
         teacher=TeacherSettings(model="runs/mini-teacher/model"),
-        optimiser=OptimiserSettings(learning_rate=5e-4, average_decay=0.999),
-        schedule=ScheduleSettings(length=3.8, warm_up_steps=100),
+        optimiser=OptimiserSettings(learning_rate=6e-4, average_decay=0.99),
+        schedule=ScheduleSettings(length=2.9, warm_up_steps=50),
         stages=(FULL,),
     )
 

@@ -15,7 +15,7 @@ from everview.training.adapt.memory import MemoryEstimate, estimate_memory
 from everview.training.degrade import Faults, degrade
 from everview.training.feed.batch import Batch, Request
 from everview.training.feed.loader import batches, open_source, processes
-from everview.training.objective.learner import Judged, Learner
+from everview.training.objective.learner import Judged, Learner, dense_frames
 from everview.training.recipe.recipe import TrainingRecipe
 from everview.training.run.average import MovingAverage
 from everview.training.run.checkpoints import (
@@ -244,7 +244,12 @@ class Trainer:
         if self.teacher is None:
             return None
         has_tracker = self.teacher.network.track_head is not None
-        said = self.teacher(batch.images, batch.queries if has_tracker else None)
+        guides = self.recipe.objective.guide == "teacher"  # who must know the depth of all frames
+        said = self.teacher(
+            batch.images,
+            batch.queries if has_tracker else None,
+            dense_frames=None if guides else dense_frames(batch, self.recipe),
+        )
         faults = self.recipe.teacher.faults
         if faults == Faults():
             return said

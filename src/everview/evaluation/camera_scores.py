@@ -101,9 +101,7 @@ def camera_scores(
     return {f"{name}{guess}": value for name, value in scores.items()}
 
 
-def path_share(
-    world_from_camera: Float[Tensor | np.ndarray, "s n 4"], truth: ClipTruth
-) -> float:
+def path_share(world_from_camera: Float[Tensor | np.ndarray, "s n 4"], truth: ClipTruth) -> float:
     """RMS distance of camera centres after Sim(3) over the path's length.
 
     NaN where the camera hardly moves: a path shorter than `ClipTruth.least_baseline`, such as a

@@ -19,6 +19,7 @@ from everview.evaluation.procedural import model_facts, plain_scores
 from everview.evaluation.sequence_scores import METRICS, score_clip
 from everview.evaluation.show import mode, show
 from everview.evaluation.summaries import TEACHER, summarise
+from everview.frames.preprocess import Fit
 from everview.model.network import Network
 
 FORMAT_VERSION = 2
@@ -139,7 +140,7 @@ class _Run:
     def sequence(self, folder: Path) -> dict[str, Any]:
         """All windows of one folder."""
         self.tell(f"reading {folder.name}")
-        fit = getattr(self.network, "fit", "crop")
+        fit: Fit = getattr(self.network, "fit", "crop")
         footage = open_footage(folder, size=self.network.input_size, fit=fit)
         positions = range(0, len(footage), self.settings.every)
         if len(positions) < max(self.settings.frames):

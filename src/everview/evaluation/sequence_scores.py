@@ -143,9 +143,7 @@ def _camera_guesses(truth: ClipTruth, habits: Habits) -> dict[str, float]:
     still = torch.eye(4).expand(len(truth), 4, 4)
     return {
         **camera_scores(still, truth, scale=truth.unit, guess="/standing_still"),
-        **camera_scores(
-            habits.path(len(truth)), truth, scale=truth.unit, guess="/straight_line"
-        ),
+        **camera_scores(habits.path(len(truth)), truth, scale=truth.unit, guess="/straight_line"),
     }
 
 

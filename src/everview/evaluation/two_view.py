@@ -55,9 +55,7 @@ def neighbour_motions(
     cv2.setRNGSeed(0)
     sift = cv2.SIFT_create(FEATURES)
     lens = (camera, np.array(distortion, np.float64))
-    seen = [
-        sift.detectAndCompute(np.asarray(picture(i).convert("L")), None) for i in range(count)
-    ]
+    seen = [sift.detectAndCompute(np.asarray(picture(i).convert("L")), None) for i in range(count)]
     pairs = zip(seen[:-step], seen[step:], strict=True)
     motions = [_motion(cv2, _matches(cv2, a, b), *lens) for a, b in pairs]
     return torch.from_numpy(np.stack(motions))

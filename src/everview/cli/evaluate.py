@@ -29,7 +29,7 @@ class Eval:
     benchmark: Annotated[Literal["procedural", "recording"], tyro.conf.Positional]
     """procedural: held-out clips of `everview.world`; recording: folders given with --data."""
     model: str = "mini"
-    """Anything `everview.load` takes; a causal one is streamed, a global one sees a clip at once."""
+    """Anything `everview.load` takes; streamed if causal, else all frames at once."""
     teacher: str | None = None
     """Another model to stand beside, on the same clips."""
     data: tuple[Path, ...] = ()
@@ -37,7 +37,7 @@ class Eval:
     clips: int = 200
     """procedural: clips per group."""
     frames: str = ""
-    """Frames of each clip, or several lengths such as 8,16,32,64; procedural: 8, recording: 8,16."""
+    """Frames of a clip, or lengths such as 8,16,32,64; procedural: 8, recording: 8,16."""
     speed: tuple[float, ...] = (1.0,)
     """procedural: motion between frames; several make one group each."""
     kind: str = "any"

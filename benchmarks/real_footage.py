@@ -1,6 +1,6 @@
 """Score a model on the four real sequences and write benchmarks/results/real_footage.json.
 
-python -P benchmarks/real_footage.py [--model mini] [--teacher MODEL] [--data ../shared/data] [-o FILE]
+python -P benchmarks/real_footage.py [--model mini] [--teacher MODEL] [--data DIR] [-o FILE]
 
 The same as `everview eval recording --data DIR/hololens_office DIR/kinect_kitchen ...`.
 """

@@ -133,8 +133,11 @@ def native_size(network: Network) -> tuple[int, int]:
 
 
 def plain_scores(scores: dict[str, float]) -> dict[str, float | None]:
-    """For a file; JSON has no NaN."""
-    return {name: value if math.isfinite(value) else None for name, value in scores.items()}
+    """For a file: seven digits, and None for NaN, which JSON does not have."""
+    return {
+        name: float(f"{value:.7g}") if math.isfinite(value) else None
+        for name, value in scores.items()
+    }
 
 
 def model_facts(network: Network) -> dict[str, Any]:

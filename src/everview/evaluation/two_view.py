@@ -104,7 +104,26 @@ def _motion(
     )
     if essential is None or essential.shape != (3, 3):
         return np.eye(4)
-    _, rotation, translation, _ = cv2.recoverPose(essential, p, q, np.eye(3), mask=mask)
+    kept = mask[:, 0] > 0
+    turn, direction = _likely(cv2.decomposeEssentialMat(essential), p[kept], q[kept])
     second_from_first = np.eye(4)
-    second_from_first[:3, :3], second_from_first[:3, 3] = rotation, translation[:, 0]
+    second_from_first[:3, :3], second_from_first[:3, 3] = turn, direction
     return np.linalg.inv(second_from_first)
+
+
+def _likely(
+    solutions: tuple[np.ndarray, np.ndarray, np.ndarray], p: np.ndarray, q: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of the four solutions the smaller turn, with the sign that puts more points in front.
+
+    The usual test by points in front alone picks a half turn where the camera hardly moves.
+    Points are in normalised coordinates, n 2. Returns second_from_first.
+    """
+    first, second, translation = solutions
+    turn = max(first, second, key=np.trace)
+    direction = translation[:, 0]
+    here, there = (np.concatenate([x, np.ones((len(x), 1))], axis=1) for x in (p, q))
+    lifted = np.cross(there, here @ turn.T)
+    in_front = (lifted * np.cross(there, direction)).sum(axis=1) < 0  # sign of the depth
+    share = float(in_front.mean()) if len(in_front) else 1.0
+    return turn, direction if share >= 0.5 else -direction

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from everview.cli.main import main
-from everview.evaluation import procedural
+from everview.evaluation import procedural, recording
 from everview.evaluation.baselines import measure_habits
 
 
@@ -11,23 +11,48 @@ from everview.evaluation.baselines import measure_habits
 def hasty_guesses(monkeypatch):
     """Trivial guesses that know less of the world, in less time."""
     monkeypatch.setattr(
-        procedural, "measure_habits", lambda speed, clips: measure_habits(speed=speed, clips=2)
+        procedural, "measure_habits", lambda **options: measure_habits(speed=1.0, clips=2)
     )
+    monkeypatch.setattr(recording, "measure_habits", lambda clips: measure_habits(clips=2))
 
 
 @pytest.mark.usefixtures("hasty_guesses")
 def test_the_benchmark_prints_a_table_and_writes_every_number(model_folder, tmp_path, capsys):
     out = tmp_path / "results" / "eval.json"
-    arguments = ["--model", model_folder, "--clips", "1", "--frames", "2", "--threads", "1"]
+    arguments = ["--model", model_folder, "--clips", "1", "--frames", "2,3", "--threads", "1"]
     assert main(["eval", "procedural", *arguments, "-o", str(out)]) == 0
     text = capsys.readouterr().out
-    assert "speed 1" in text
-    assert "speed 3" in text
+    assert "speed 1, 2 frames" in text
+    assert "speed 1, 3 frames" in text
     assert "abs_rel" in text
     assert str(out) in text.replace("\n", "")
     result = json.loads(out.read_text())
     assert result["settings"]["clips"] == 1
     assert result["groups"][0]["scores"]["rotation_degrees"]["clips"] == 1
+
+
+@pytest.mark.usefixtures("hasty_guesses")
+def test_a_recording_is_scored_in_windows(model_folder, tmp_path, capsys):
+    made = ["--frames", "5", "--size", "42", "56", "--no-preview", "-o", str(tmp_path / "clip")]
+    assert main(["world", "--seed", "3", *made]) == 0
+    out = tmp_path / "eval.json"
+    arguments = ["--data", str(tmp_path / "clip"), "--frames", "3", "--stride", "2"]
+    arguments += ["--model", model_folder, "--threads", "1", "-o", str(out)]
+    assert main(["eval", "recording", *arguments]) == 0
+    assert "clip, 2 windows of 3 frames" in capsys.readouterr().out
+    (sequence,) = json.loads(out.read_text())["sequences"]
+    assert sequence["has_depth"]
+    assert sequence["groups"][0]["scores"]["abs_rel"]["clips"] == 2
+
+
+def test_a_recording_benchmark_without_data_says_what_to_type(model_folder, capsys):
+    assert main(["eval", "recording", "--model", model_folder]) == 2
+    assert "--data DIR" in capsys.readouterr().err
+
+
+def test_lengths_that_are_no_numbers_are_a_wrong_call(model_folder, capsys):
+    assert main(["eval", "procedural", "--model", model_folder, "--frames", "8;16"]) == 2
+    assert "8,16,32" in capsys.readouterr().err
 
 
 def test_impossible_settings_end_with_a_line_that_says_what_to_type(model_folder, capsys):
@@ -44,7 +69,7 @@ def test_an_unknown_benchmark_is_a_wrong_call(capsys):
 def test_the_help_shows_every_option_with_its_default(verb, capsys):
     assert main([verb, "--help"]) == 0
     text = capsys.readouterr().out
-    options = {"eval": ("--model", "--clips", "50", "--frames", "16", "--out"),
+    options = {"eval": ("--model", "--clips", "200", "--frames", "--teacher", "--out"),
                "train": ("--out", "--minutes", "--resume", "--threads")}  # fmt: skip
     for option in options[verb]:
         assert option in text

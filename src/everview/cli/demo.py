@@ -111,10 +111,10 @@ def _go_on(console: "Console", network: "Network", source: str, folder: Path) ->
 
 
 def _world(network: "Network") -> "WorldSequence":
-    from everview.evaluation.procedural import clip_size
+    from everview.evaluation.procedural import native_size
     from everview.world.clip import sequence
 
-    return sequence(WORLD_SEED, WORLD_FRAMES, size=clip_size(network, 0), speed=WORLD_SPEED)
+    return sequence(WORLD_SEED, WORLD_FRAMES, size=native_size(network), speed=WORLD_SPEED)
 
 
 def _write_world(truth: "WorldSequence", folder: Path) -> bool:

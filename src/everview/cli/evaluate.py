@@ -10,6 +10,9 @@ import tyro
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.status import Status
+
+    from everview.model.network import Network
 
 PIPED_WIDTH = 120
 """Columns of the table where there is no terminal to ask for its width."""
@@ -19,17 +22,34 @@ PIPED_WIDTH = 120
 class Eval:
     """Measure how good a model is: errors, beside those of guesses that look at no image.
 
-    procedural: rooms that no training has seen, with exact truth; needs no data.
+    procedural: places that no training has seen, with exact truth; needs no data.
+    recording: windows of recorded footage with known cameras, and depth where there is some.
     """
 
-    benchmark: Annotated[Literal["procedural"], tyro.conf.Positional]
-    """procedural: held-out rooms of `everview.world`, streamed frame by frame."""
+    benchmark: Annotated[Literal["procedural", "recording"], tyro.conf.Positional]
+    """procedural: held-out clips of `everview.world`; recording: folders given with --data."""
     model: str = "mini"
-    """Anything `everview.load` takes."""
-    clips: int = 50
-    """Clips per group; the groups differ in the motion between frames (speed 1 and 3)."""
-    frames: int = 16
-    """Frames of each clip."""
+    """Anything `everview.load` takes; streamed if causal, else all frames at once."""
+    teacher: str | None = None
+    """Another model to stand beside, on the same clips."""
+    data: tuple[Path, ...] = ()
+    """recording: folders that `everview world` or `run` wrote, or with a sequence.json."""
+    clips: int = 200
+    """procedural: clips per group."""
+    frames: str = ""
+    """Frames of a clip, or lengths such as 8,16,32,64; procedural: 8, recording: 8,16."""
+    speed: tuple[float, ...] = (1.0,)
+    """procedural: motion between frames; several make one group each."""
+    kind: str = "any"
+    """procedural: any, room, corridor, street or terrain."""
+    size: tuple[int, int] | None = None
+    """procedural: height and width in pixels; the model's own if left out."""
+    first_seed: int = 10_000_000
+    """procedural: seed of the first clip; the others follow."""
+    stride: int = 4
+    """recording: frames between the beginnings of windows."""
+    every: int = 1
+    """recording: take each n-th frame."""
     memory: str = "full"
     """Memory policy."""
     precision: str = "auto"
@@ -46,72 +66,79 @@ class Eval:
         import torch
         from rich.console import Console
 
-        from everview.evaluation.procedural import ProceduralSettings, evaluate_procedural
         from everview.weights.load import load
 
-        settings = ProceduralSettings(clips=self.clips, frames=self.frames, memory=self.memory)
+        measure = {"procedural": self._procedural, "recording": self._recording}[self.benchmark]
         if self.threads is not None:
             torch.set_num_threads(self.threads)
+        settings = self._settings()
         network = load(self.model, device=self.device, precision=self.precision)
+        teacher = None
+        if self.teacher is not None:
+            teacher = load(self.teacher, device=self.device, precision=self.precision)
         console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
-        with console.status("rendering rooms for the trivial guesses") as status:
-            result = evaluate_procedural(
-                network,
-                settings,
-                progress=lambda done, total: status.update(f"clip {done} of {total}"),
-            )
+        with console.status("rendering places for the trivial guesses") as status:
+            result = measure(network, teacher, settings, status)
         if self.out is not None:
             self.out.parent.mkdir(parents=True, exist_ok=True)
             self.out.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
-        _print_result(console, result)
+        _print(console, result)
         if self.out is not None:
             console.print(f"all numbers: {self.out}", soft_wrap=True)
         return 0
 
+    def _settings(self) -> Any:  # noqa: ANN401  -- of either benchmark
+        from everview.evaluation.procedural import ProceduralSettings
+        from everview.evaluation.recording import RecordingSettings
 
-def _print_result(console: "Console", result: dict[str, Any]) -> None:
-    settings = result["settings"]
-    console.print(
-        f"{settings['clips']} clips of {settings['frames']} frames per group, streamed; "
-        f"memory {settings['memory']}; mean over clips ± standard error"
-    )
-    for group in result["groups"]:
-        _print_group(console, group)
-    for name, meaning in result["metrics"].items():
-        console.print(f"{name}: {meaning}")
-
-
-def _print_group(console: "Console", group: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    table = Table(title=f"speed {group['speed']:g}", header_style="bold", title_justify="left")
-    table.add_column("score")
-    for title in ("model", "median", "best guess", "model better in"):
-        table.add_column(title, justify="right")
-    table.add_column("which guess")
-    for name, score in group["scores"].items():
-        guess = _best_guess(name, score["baselines"])
-        facts = score["baselines"][guess]
-        table.add_row(
-            name, _mean(score), _number(score.get("median")), _mean(facts),
-            "-" if facts["better_in"] is None else f"{facts['better_in']:.0%}",
-            guess.replace("_", " "),
+        if self.benchmark == "recording":
+            return RecordingSettings(
+                data=self.data, frames=_lengths(self.frames or "8,16"), stride=self.stride,
+                every=self.every, memory=self.memory,
+            )  # fmt: skip
+        return ProceduralSettings(
+            clips=self.clips, frames=_lengths(self.frames or "8"), speeds=self.speed,
+            kind=self.kind, size=self.size, first_seed=self.first_seed, memory=self.memory,
         )  # fmt: skip
-    console.print(table)
+
+    def _procedural(
+        self,
+        network: "Network",
+        teacher: "Network | None",
+        settings: Any,  # noqa: ANN401
+        status: "Status",
+    ) -> dict[str, Any]:
+        from everview.evaluation.procedural import evaluate_procedural
+
+        return evaluate_procedural(
+            network, settings, teacher=teacher,
+            progress=lambda done, total: status.update(f"clip {done} of {total}"),
+        )  # fmt: skip
+
+    def _recording(
+        self,
+        network: "Network",
+        teacher: "Network | None",
+        settings: Any,  # noqa: ANN401
+        status: "Status",
+    ) -> dict[str, Any]:
+        from everview.evaluation.recording import evaluate_recording
+
+        return evaluate_recording(network, settings, teacher=teacher, progress=status.update)
 
 
-def _best_guess(score: str, baselines: dict[str, dict[str, Any]]) -> str:
-    """The strongest of the trivial guesses."""
-    from everview.evaluation.sequence_scores import HIGHER_IS_BETTER
+def _lengths(text: str) -> tuple[int, ...]:
+    """Numbers separated by commas."""
+    from everview.errors import ConfigError
 
-    sign = -1 if score in HIGHER_IS_BETTER else 1
-    return min(baselines, key=lambda guess: sign * baselines[guess].get("mean", float("inf")))
-
-
-def _mean(facts: dict[str, Any]) -> str:
-    error = facts.get("standard_error")
-    return _number(facts.get("mean")) + ("" if error is None else f" ± {error:.2g}")
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--frames takes numbers such as 8 or 8,16,32; got {text!r}") from None
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _print(console: "Console", result: dict[str, Any]) -> None:
+    from everview.cli.evaluation_tables import print_procedural, print_recording
+
+    printers = {"procedural": print_procedural, "recording": print_recording}
+    printers[result["benchmark"]](console, result)

@@ -35,6 +35,10 @@ class Habits:
         grid = self.depth_map[None, None]
         return F.interpolate(grid, size, mode="bilinear", align_corners=False)[0, 0]
 
+    def rows(self, size: tuple[int, int]) -> Float[Tensor, "H W"]:
+        """One depth per row: the mean depth map without its columns."""
+        return self.depth(size).log().mean(dim=1, keepdim=True).exp().expand(size)
+
     def fov(self, size: tuple[int, int]) -> Float[Tensor, " 2"]:
         """Mean (vertical, horizontal) opening angle of an image of (height, width), radians."""
         sides = torch.tensor(size, dtype=torch.float32)
@@ -53,16 +57,21 @@ class Habits:
         return points.expand(frames, *size, 3)
 
 
-def measure_habits(*, speed: float = 1.0, clips: int = 48, frames: int = 4) -> Habits:
+def measure_habits(
+    *, speed: float = 1.0, clips: int = 48, frames: int = 4, kind: str = "any"
+) -> Habits:
     """Average over clips of the world that nothing else uses.
 
     Args:
         speed: motion between frames, as in `everview.world.sequence`.
         clips: how many.
         frames: of each.
+        kind: of place, as in `everview.world.sequence`.
     """
     size = (98, 140)
-    watched = [sequence(FIRST_SEED + i, frames, size=size, speed=speed) for i in range(clips)]
+    watched = [
+        sequence(FIRST_SEED + i, frames, size=size, speed=speed, kind=kind) for i in range(clips)
+    ]
     unit = torch.stack([clip.depth[clip.valid].median() for clip in watched])
     steps = torch.stack([_steps(clip) for clip in watched]) / unit[:, None, None]
     steps = steps.flatten(0, 1)  # (clips s-1) 3

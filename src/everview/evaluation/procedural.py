@@ -1,44 +1,43 @@
-"""The held-out benchmark: rooms of the procedural world that no training has seen."""
+"""The held-out benchmark: places of the procedural world that no training has seen."""
 
 import math
-import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
-
-import torch
 
 from everview.errors import ConfigError, InputError
 from everview.evaluation.baselines import FIRST_SEED as BASELINE_SEED
 from everview.evaluation.baselines import Habits, measure_habits
 from everview.evaluation.machine import code_version, describe
-from everview.evaluation.sequence_scores import (
-    HIGHER_IS_BETTER,
-    METRICS,
-    query_points,
-    score_sequence,
-)
+from everview.evaluation.sequence_scores import METRICS, query_points, score_sequence
+from everview.evaluation.show import is_streaming, mode, show
+from everview.evaluation.summaries import TEACHER, summarise
 from everview.geometry.prediction import Prediction
 from everview.model.network import Network
 from everview.weights.hashes import weights_hash
 from everview.world.clip import WorldSequence, sequence
+from everview.world.kinds import KINDS
 
-FORMAT_VERSION = 1
-SHAPES = (0.7, 0.6, 0.8)
-"""Height over width of the clips, in turn."""
+FORMAT_VERSION = 2
+SHAPE = 0.7
+"""Height over width of clips at a network's native size."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProceduralSettings:
     """Which clips, and how they are shown."""
 
-    clips: int = 50
+    clips: int = 200
     """Clips per group."""
-    frames: int = 16
-    """Of each clip, streamed one by one."""
-    speeds: tuple[float, ...] = (1.0, 3.0)
-    """Motion between frames, one group of clips each."""
+    frames: tuple[int, ...] = (8,)
+    """Lengths of clips, one group each; the shorter are the beginnings of the longest."""
+    speeds: tuple[float, ...] = (1.0,)
+    """Motion between frames, one set of clips each."""
+    kind: str = "any"
+    """Kind of place, one of `everview.world.kinds.KINDS`."""
+    size: tuple[int, int] | None = None
+    """(height, width) of the clips in pixels; None: the network's native size."""
     points: int = 32
     """Points of the first frame that are tracked."""
     first_seed: int = 10_000_000
@@ -50,12 +49,15 @@ class ProceduralSettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be scored."""
-        if self.clips < 1 or self.frames < 2 or not self.speeds or self.points < 1:
+        frames, speeds = self.frames, self.speeds
+        if self.clips < 1 or min(frames, default=0) < 2 or not speeds or self.points < 1:
             raise ConfigError(
                 "the procedural benchmark needs clips >= 1, frames >= 2, points >= 1 and a speed; "
-                f"got {self.clips}, {self.frames}, {self.points}, {self.speeds}"
+                f"got {self.clips}, {frames}, {self.points}, {speeds}"
             )
-        seeds = range(self.first_seed, self.first_seed + self.clips * len(self.speeds))
+        if self.kind not in KINDS:
+            raise ConfigError(f"kind {self.kind!r} is unknown; known: {', '.join(KINDS)}")
+        seeds = range(self.first_seed, self.first_seed + self.clips * len(speeds))
         if seeds.start < 0 or (seeds.stop > BASELINE_SEED and seeds.start < 2 * BASELINE_SEED):
             raise ConfigError(
                 f"seeds {seeds.start} .. {seeds.stop - 1} are below 0 or may meet those of the "
@@ -67,43 +69,56 @@ def evaluate_procedural(
     network: Network,
     settings: ProceduralSettings,
     *,
+    teacher: Network | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Stream held-out clips through a network and score them beside trivial guesses.
+    """Show held-out clips to a network and score them beside trivial guesses.
+
+    A causal network is streamed, a global one sees each clip in one pass. As a longer clip begins
+    like a shorter one, a stream is scored at all lengths in one go.
 
     Args:
-        network: causal, with loaded weights.
+        network: with loaded weights.
         settings: which clips.
+        teacher: another network, which is shown the same images.
         progress: is told clips done and clips in all.
 
     Returns:
-        Plain values for a JSON file: what ran where, and per group and score mean, median,
-        standard error of the mean, number of clips, and for each trivial guess the same and the
-        share of clips in which the network is better; then every clip.
+        Plain values for a JSON file: what ran where; per group (a speed and a length) and score
+        mean, standard error, 95 % interval, median and number of clips, for each trivial guess and
+        the teacher the same, the share of clips in which the network is better and the ratio of
+        the means; then every clip.
 
     Raises:
         InputError: if the network's output of a clip is not finite; names the seed.
     """
     started = time.perf_counter()
+    size = settings.size or native_size(network)
     groups = []
     total = settings.clips * len(settings.speeds)
     for number, speed in enumerate(settings.speeds):
-        habits = measure_habits(speed=speed, clips=settings.baseline_clips)
-        seeds, scores = [], []
-        for i in range(settings.clips):
-            seed = settings.first_seed + number * settings.clips + i
-            seeds.append(seed)
-            scores.append(_score_clip(network, settings, seed=seed, speed=speed, habits=habits))
+        habits = measure_habits(speed=speed, clips=settings.baseline_clips, kind=settings.kind)
+        shown: dict[int, list[dict[str, Any]]] = {frames: [] for frames in settings.frames}
+        for i in range(number * settings.clips, (number + 1) * settings.clips):
+            clip = _Clip(seed=settings.first_seed + i, speed=speed, size=size)
+            for frames, record in _score(clip, network, teacher, settings, habits).items():
+                shown[frames].append(record)
             if progress is not None:
-                progress(number * settings.clips + i + 1, total)
-        clips = [_record(network, *clip) for clip in zip(seeds, scores, strict=True)]
-        groups.append({"speed": speed, "scores": summarise(scores), "clips": clips})
+                progress(i + 1, total)
+        groups += [_group(speed, frames, records) for frames, records in shown.items()]
     return {
+        "format": "everview evaluation",
         "benchmark": "procedural",
         "format_version": FORMAT_VERSION,
         "code": code_version(),
-        "model": _model(network),
-        "settings": {**asdict(settings), "mode": "streaming", "first_baseline_seed": BASELINE_SEED},
+        "model": model_facts(network),
+        "teacher": None if teacher is None else model_facts(teacher),
+        "settings": {
+            **asdict(settings),
+            "size": list(size),
+            "mode": mode(network),
+            "first_baseline_seed": BASELINE_SEED,
+        },
         "metrics": METRICS,
         "groups": groups,
         "seconds": round(time.perf_counter() - started, 1),
@@ -111,89 +126,94 @@ def evaluate_procedural(
     }
 
 
-def stream_clip(
-    network: Network,
-    clip: WorldSequence,
-    *,
-    queries: torch.Tensor | None = None,
-    memory: str = "full",
-) -> list[Prediction]:
-    """Show a clip frame by frame; points of the first frame are followed through the others."""
-    predictions = []
-    with network.stream(memory) as stream:
-        for image in clip.images:
-            predictions.append(stream.step(image))
-            if queries is not None and len(predictions) == 1 and network.track_head is not None:
-                stream.track(queries)
-    return predictions
-
-
-def clip_size(network: Network, index: int) -> tuple[int, int]:
-    """(height, width) of the n-th clip: the network's own width, and shapes in turn."""
+def native_size(network: Network) -> tuple[int, int]:
+    """(height, width) of clips: the network's own width, and 0.7 of it in whole patches."""
     patch, width = network.config.patch_size, network.input_size
-    return patch * max(1, round(SHAPES[index % len(SHAPES)] * width / patch)), width
+    return patch * max(1, round(SHAPE * width / patch)), width
 
 
-def summarise(clips: Sequence[dict[str, float]]) -> dict[str, Any]:
-    """Score -> statistics over clips, with those of the trivial guesses beside.
-
-    Args:
-        clips: results of `score_sequence`.
-    """
-    summary: dict[str, Any] = {}
-    for metric in METRICS:
-        if metric not in clips[0]:
-            continue
-        guesses = {
-            name.partition("/")[2]: _statistics([clip[name] for clip in clips])
-            | {"better_in": _share_better(metric, name, clips)}
-            for name in clips[0]
-            if name.startswith(f"{metric}/")
-        }
-        summary[metric] = _statistics([clip[metric] for clip in clips]) | {"baselines": guesses}
-    return summary
-
-
-def _score_clip(
-    network: Network, settings: ProceduralSettings, *, seed: int, speed: float, habits: Habits
-) -> dict[str, float]:
-    size = clip_size(network, seed)
-    clip = sequence(seed, settings.frames, size=size, speed=speed)
-    queries = query_points(seed, size, settings.points)
-    predictions = stream_clip(network, clip, queries=queries, memory=settings.memory)
-    try:
-        return score_sequence(predictions, clip, queries=queries, habits=habits)
-    except ConfigError as error:
-        raise InputError(f"clip with seed {seed} at speed {speed:g}: {error}") from error
-
-
-def _record(network: Network, seed: int, scores: dict[str, float]) -> dict[str, Any]:
-    """One clip for the file; JSON has no NaN."""
-    plain = {name: value if math.isfinite(value) else None for name, value in scores.items()}
-    return {"seed": seed, "size": list(clip_size(network, seed)), "scores": plain}
-
-
-def _statistics(values: Sequence[float]) -> dict[str, Any]:
-    """Of the clips that have a value at all."""
-    found = [value for value in values if math.isfinite(value)]
-    if not found:
-        return {"clips": 0}
-    spread = statistics.stdev(found) / math.sqrt(len(found)) if len(found) > 1 else None
+def plain_scores(scores: dict[str, float]) -> dict[str, float | None]:
+    """For a file: seven digits, and None for NaN, which JSON does not have."""
     return {
-        "mean": statistics.fmean(found),
-        "standard_error": spread,
-        "median": statistics.median(found),
-        "clips": len(found),
+        name: float(f"{value:.7g}") if math.isfinite(value) else None
+        for name, value in scores.items()
     }
 
 
-def _share_better(metric: str, guess: str, clips: Sequence[dict[str, float]]) -> float | None:
-    sign = -1 if metric in HIGHER_IS_BETTER else 1
-    pairs = [(sign * clip[metric], sign * clip[guess]) for clip in clips]
-    pairs = [pair for pair in pairs if all(map(math.isfinite, pair))]
-    return sum(ours < theirs for ours, theirs in pairs) / len(pairs) if pairs else None
-
-
-def _model(network: Network) -> dict[str, Any]:
+def model_facts(network: Network) -> dict[str, Any]:
+    """Where a network comes from, what it is, and a hash of its weights."""
     info = {} if network.info is None else asdict(network.info)
-    return {**info, "weights_sha256": weights_hash(network), "config": network.config.to_dict()}
+    return {
+        **info,
+        "weights_sha256": weights_hash(network),
+        "mode": mode(network),
+        "config": network.config.to_dict(),
+    }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Clip:
+    seed: int
+    speed: float
+    size: tuple[int, int]
+
+
+def _score(
+    chosen: _Clip,
+    network: Network,
+    teacher: Network | None,
+    settings: ProceduralSettings,
+    habits: Habits,
+) -> dict[int, dict[str, Any]]:
+    """Length -> scores of one place."""
+    longest = sequence(
+        chosen.seed, max(settings.frames), size=chosen.size, speed=chosen.speed, kind=settings.kind
+    )
+    queries = query_points(chosen.seed, chosen.size, settings.points)
+    results = {}
+    ours, theirs = _Shown(network, settings.memory), _Shown(teacher, settings.memory)
+    for frames in sorted(settings.frames, reverse=True):
+        clip = beginning(longest, frames)
+        try:
+            scores = score_sequence(
+                ours.predict(clip, queries), clip, queries=queries, habits=habits
+            )
+            if teacher is not None:
+                said = score_sequence(
+                    theirs.predict(clip, queries), clip, queries=queries, habits=habits
+                )
+                scores |= {f"{name}/{TEACHER}": v for name, v in said.items() if "/" not in name}
+        except ConfigError as error:
+            where = f"clip with seed {chosen.seed} at speed {chosen.speed:g}"
+            raise InputError(f"{where}: {error}") from error
+        results[frames] = {"seed": chosen.seed, "kind": clip.kind, "scores": scores}
+    return {frames: results[frames] for frames in settings.frames}
+
+
+class _Shown:
+    """Predictions of one place at several lengths, the longest first."""
+
+    def __init__(self, network: Network | None, memory: str) -> None:
+        self._network, self._memory = network, memory
+        self._streamed: list[Prediction] = []
+
+    def predict(self, clip: WorldSequence, queries: Any) -> list[Prediction]:  # noqa: ANN401
+        assert self._network is not None, "asked only where there is a network"
+        if self._streamed:
+            return self._streamed[: len(clip.depth)]
+        found = show(self._network, clip.images, queries=queries, memory=self._memory)
+        if is_streaming(self._network):
+            self._streamed = found
+        return found
+
+
+def beginning(clip: WorldSequence, frames: int) -> WorldSequence:
+    """The first frames of a clip, which are what `everview.world.sequence` gives for so many."""
+    names = ("images", "depth", "valid", "world_from_camera", "intrinsics", "points", "moving")
+    return replace(clip, **{name: getattr(clip, name)[:frames] for name in names})
+
+
+def _group(speed: float, frames: int, records: list[dict[str, Any]]) -> dict[str, Any]:
+    scores = summarise([record["scores"] for record in records])
+    clips = [{**record, "scores": plain_scores(record["scores"])} for record in records]
+    return {"speed": speed, "frames": frames, "scores": scores, "clips": clips}

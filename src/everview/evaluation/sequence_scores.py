@@ -1,4 +1,4 @@
-"""How well predictions of one procedural clip agree with its truth, and what trivial guesses do."""
+"""How well predictions of one clip agree with its truth, and what trivial guesses do."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -9,23 +9,31 @@ from torch import Tensor
 
 from everview.errors import ConfigError
 from everview.evaluation.baselines import Habits, measure_habits
+from everview.evaluation.camera_scores import camera_scores
+from everview.evaluation.clip_truth import ClipTruth, world_truth
 from everview.evaluation.metrics.depth import DepthErrors, depth_errors
-from everview.evaluation.metrics.poses import motion_errors, path_errors, rmse
 from everview.geometry.cameras import fov_from_intrinsics
 from everview.geometry.prediction import Prediction
 from everview.world.clip import WorldSequence
 from everview.world.dice import Dice
 
-HIGHER_IS_BETTER = frozenset({"delta1"})
+HIGHER_IS_BETTER = frozenset({"delta1", "auc30", "auc15", "auc5", "auc30_apart"})
 """Of all other scores less is better."""
 
 METRICS = {
     "abs_rel": "mean of |depth error| / depth; one scale per clip, by medians",
     "delta1": "share of pixels whose depth is within a factor 1.25; same scale",
-    "rotation_degrees": "error of the rotation from frame to frame, RMS, degrees",
-    "direction_degrees": "error of the direction of motion from frame to frame, mean, degrees",
-    "length_error": "|estimated / true distance - 1| from frame to frame, mean; scale of the depth",
-    "ate": "RMS distance of camera centres after Sim(3), as a share of the path's length",
+    "rotation_degrees": "error of the relative rotation, mean over all pairs of frames, degrees",
+    "direction_degrees": "error of the direction from camera to camera, mean over all pairs of "
+    "frames whose true baseline is at least 5 % of the median depth, degrees",
+    "auc30": "relative pose AUC at 30 degrees over all pairs of frames; the direction, without its "
+    "sign, counts where the true baseline is at least 5 % of the median depth",
+    "auc15": "the same at 15 degrees",
+    "auc5": "the same at 5 degrees",
+    "auc30_apart": "the same at 30 degrees, of these pairs alone",
+    "length_error": "|estimated / true baseline - 1|, mean over the same pairs; scale of the depth",
+    "ate": "RMS distance of camera centres after Sim(3), as a share of the path's length; clips "
+    "whose path is shorter than 5 % of the median depth have none",
     "fov_degrees": "error of the two fields of view, mean, degrees",
     "points": "mean distance of points in the first camera's frame over their mean distance from "
     "it; scale of the depth",
@@ -58,37 +66,98 @@ def score_sequence(
         habits: what trivial guesses know of the world; measured (a few seconds) if None.
 
     Returns:
+        As `score_clip`, and tracks.
+
+    Raises:
+        ConfigError: as `score_clip`.
+    """
+    scores = score_clip(predictions, world_truth(sequence), habits=habits)
+    return scores | _track_scores(predictions, sequence, queries)
+
+
+def score_clip(
+    predictions: Sequence[Prediction], truth: ClipTruth, *, habits: Habits | None = None
+) -> dict[str, float]:
+    """Score the frames of any clip, in order, with trivial guesses beside.
+
+    Args:
+        predictions: one per frame (s = 1), or one of all frames; on the network's grid.
+        truth: at least two frames, on the same grid; without depth only cameras are scored.
+        habits: what trivial guesses know of the procedural world; measured if None.
+
+    Returns:
         Scores under the names of `METRICS`; the same scores of trivial guesses under
         `name/guess`, such as `abs_rel/constant_depth`. NaN where a clip has nothing to compare
-        (a point that is never seen again).
+        (a camera that stands still has no path).
 
     Raises:
         ConfigError: if the number of frames differs, or a prediction is not finite.
     """
     habits = _usual_habits() if habits is None else habits
-    poses = torch.cat([torch.as_tensor(p.pose_encoding)[0] for p in predictions]).cpu()
-    if len(poses) != len(sequence.depth):
+    encodings = torch.cat([torch.as_tensor(p.pose_encoding)[0] for p in predictions]).float().cpu()
+    if len(encodings) != len(truth):
         raise ConfigError(
-            f"predictions of {len(poses)} frames for a clip of {len(sequence.depth)}: give one for "
+            f"predictions of {len(encodings)} frames for a clip of {len(truth)}: give one for "
             "each frame, in order"
         )
+    scores, scale = _depth_scores(predictions, truth)
+    scores |= _depth_guesses(truth, habits)
+    poses = torch.cat([torch.as_tensor(p.world_from_camera)[0] for p in predictions]).cpu()
+    scores |= camera_scores(poses, truth, scale=scale)
+    scores |= _camera_guesses(truth, habits)
+    true_fov = fov_from_intrinsics(truth.intrinsics, truth.size)
+    scores["fov_degrees"] = _mean_degrees(encodings[:, 7:] - true_fov)
+    scores["fov_degrees/mean_camera"] = _mean_degrees(habits.fov(truth.size) - true_fov)
+    return scores | _point_scores(predictions, truth, habits, scale)
+
+
+def _depth_scores(
+    predictions: Sequence[Prediction], truth: ClipTruth
+) -> tuple[dict[str, float], float | None]:
+    """Scores, and the factor from predicted to true lengths; that is None without true depth."""
+    if truth.unit is None or truth.depth is None:
+        return {}, None
+    depth = _joined(predictions, "depth")
+    if depth is None:
+        return {}, 1.0
+    errors = depth_errors(depth, truth.depth, mask=truth.valid)
+    return _named(errors), errors.scale
+
+
+def _depth_guesses(truth: ClipTruth, habits: Habits) -> dict[str, float]:
+    if truth.unit is None or truth.depth is None:
+        return {}
+    guesses = {
+        "constant_depth": torch.ones_like(truth.depth),
+        "row_prior": habits.rows(truth.size).expand_as(truth.depth),
+        "mean_depth_map": habits.depth(truth.size).expand_as(truth.depth),
+    }
     scores: dict[str, float] = {}
-    depth, scale = _joined(predictions, "depth"), 1.0
-    if depth is not None:
-        errors = depth_errors(depth, sequence.depth)
-        scale = errors.scale
-        scores |= _depth_scores(errors)
-    scores |= _depth_guesses(sequence, habits)
-    scores |= _pose_scores(predictions, sequence, scale)
-    scores |= _pose_guesses(sequence, habits)
-    size = (sequence.depth.shape[1], sequence.depth.shape[2])
-    true_fov = fov_from_intrinsics(sequence.intrinsics, size)
-    scores["fov_degrees"] = _mean_degrees(poses[:, 7:] - true_fov)
-    scores["fov_degrees/mean_camera"] = _mean_degrees(habits.fov(size) - true_fov)
+    for name, depth in guesses.items():
+        scores |= _named(depth_errors(depth, truth.depth, mask=truth.valid), f"/{name}")
+    return scores
+
+
+def _camera_guesses(truth: ClipTruth, habits: Habits) -> dict[str, float]:
+    """Standing still, and going straight on at constant speed; both never turn."""
+    still = torch.eye(4).expand(len(truth), 4, 4)
+    return {
+        **camera_scores(still, truth, scale=truth.unit, guess="/standing_still"),
+        **camera_scores(habits.path(len(truth)), truth, scale=truth.unit, guess="/straight_line"),
+    }
+
+
+def _point_scores(
+    predictions: Sequence[Prediction], truth: ClipTruth, habits: Habits, scale: float | None
+) -> dict[str, float]:
+    if truth.unit is None or truth.depth is None or scale is None:
+        return {}
+    usual = depth_errors(habits.depth(truth.size).expand_as(truth.depth), truth.depth)
+    guess = habits.points(len(truth), truth.size) * usual.scale
+    scores = {"points/mean_depth_map": _points_error(guess, truth)}
     points = _joined(predictions, "points")
     if points is not None:
-        scores["points"] = _points_error(points * scale, sequence)
-    scores |= _track_scores(predictions, sequence, queries)
+        scores["points"] = _points_error(points * scale, truth)
     return scores
 
 
@@ -100,62 +169,14 @@ def _joined(predictions: Sequence[Prediction], name: str) -> Tensor | None:
     return torch.cat([torch.as_tensor(part)[0].float().cpu() for part in parts])
 
 
-def _depth_scores(errors: DepthErrors, guess: str = "") -> dict[str, float]:
+def _named(errors: DepthErrors, guess: str = "") -> dict[str, float]:
     return {f"abs_rel{guess}": errors.abs_rel, f"delta1{guess}": errors.delta1}
 
 
-def _depth_guesses(sequence: WorldSequence, habits: Habits) -> dict[str, float]:
-    truth = sequence.depth
-    size = (truth.shape[1], truth.shape[2])
-    constant = depth_errors(torch.ones_like(truth), truth)
-    usual = depth_errors(habits.depth(size).expand_as(truth), truth)
-    points = habits.points(len(truth), size) * usual.scale
-    return {
-        **_depth_scores(constant, "/constant_depth"),
-        **_depth_scores(usual, "/mean_depth_map"),
-        "points/mean_depth_map": _points_error(points, sequence),
-    }
-
-
-def _pose_scores(
-    predictions: Sequence[Prediction], sequence: WorldSequence, scale: float
-) -> dict[str, float]:
-    poses = torch.cat([torch.as_tensor(p.world_from_camera)[0] for p in predictions]).cpu()
-    return _motion_scores(poses, sequence, scale) | {"ate": _path_error(poses, sequence)}
-
-
-def _pose_guesses(sequence: WorldSequence, habits: Habits) -> dict[str, float]:
-    """Standing still, and going straight on; both never turn."""
-    frames, unit = len(sequence.depth), float(sequence.depth[sequence.valid].median())
-    still, line = torch.eye(4).expand(frames, 4, 4), habits.path(frames)
-    return {
-        **_motion_scores(still, sequence, unit, "/standing_still"),
-        **_motion_scores(line, sequence, unit, "/straight_line"),
-        "ate/straight_line": _path_error(line, sequence),
-    }
-
-
-def _motion_scores(
-    poses: Tensor, sequence: WorldSequence, scale: float, guess: str = ""
-) -> dict[str, float]:
-    errors = motion_errors(poses, sequence.world_from_camera)
-    wrong_length = (errors.length_ratio * scale - 1).abs()
-    return {
-        f"rotation_degrees{guess}": rmse(errors.rotation_degrees),
-        f"direction_degrees{guess}": float(errors.direction_degrees.nanmean()),
-        f"length_error{guess}": float(wrong_length.nanmean()),
-    }
-
-
-def _path_error(poses: Tensor, sequence: WorldSequence) -> float:
-    errors = path_errors(poses, sequence.world_from_camera, alignment="sim3")
-    return errors.rmse / errors.path_length
-
-
-def _points_error(points: Float[Tensor, "s H W 3"], sequence: WorldSequence) -> float:
-    truth = sequence.points[sequence.valid]  # n 3
-    distance = (points[sequence.valid] - truth).norm(dim=-1).mean()
-    return float(distance / truth.norm(dim=-1).mean())
+def _points_error(points: Float[Tensor, "s H W 3"], truth: ClipTruth) -> float:
+    assert truth.points is not None, "asked for only with depth"
+    true = truth.points[truth.valid]  # n 3
+    return float((points[truth.valid] - true).norm(dim=-1).mean() / true.norm(dim=-1).mean())
 
 
 def _track_scores(

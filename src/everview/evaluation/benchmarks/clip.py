@@ -53,6 +53,8 @@ class EvalClip:
     """What stands for generated data in the fingerprint: seed and settings."""
     cloud: Callable[[], Float[Tensor, "n 3"]] | None = None
     """Points of the whole scene, in the unit of the set."""
+    poses: Callable[[], Float[Tensor, "s 4 4"]] | None = None
+    """world_from_camera of all frames, where that is quicker than asking frame by frame."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What the protocol must know of this clip alone, such as a hand-chosen factor."""
 
@@ -97,7 +99,7 @@ class Benchmark:
     """Files below `--data`, in one line."""
     source: str
     """Where the data come from."""
-    choice: Choice = Choice()  # noqa: RUF009  -- frozen
+    choice: Choice = Choice()
     """What is taken if nobody asks for something else."""
     protocol: Mapping[str, Any] = field(default_factory=dict)
     """What the task must know of this set, such as depth limits."""

@@ -1,4 +1,4 @@
-"""ETH3D: photographs with laser-scanned depth (Schöps et al., CVPR 2017), in COLMAP's text files."""
+"""ETH3D: photographs with scanned depth (Schöps et al., CVPR 2017), in COLMAP text files."""
 
 import random
 from collections.abc import Iterator

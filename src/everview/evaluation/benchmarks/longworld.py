@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -56,6 +55,7 @@ def _clip(walk: Walk, seed: int, choice: Choice) -> EvalClip:
         frames=tuple(f"{i * (choice.stride or 1):06d}" for i in range(count)),
         image=frames.image,
         truth=frames.truth,
+        poses=lambda: frames.poses(count),
         identity=f"{walk} {seed} {SIZE} {choice.stride or 1}",
         facts={"returns": walk.motion == "loop"},
     )
@@ -89,12 +89,19 @@ class _Frames:
             static=~part.moving[i],
         )
 
+    def poses(self, count: int) -> Float[Tensor, "s 4 4"]:
+        """World_from_camera of all frames."""
+        return self._world().cameras(0, count * self._stride)[:: self._stride]
+
+    def _world(self) -> WorldView:
+        self._view = self._view or WorldView(self._seed, **self._settings)
+        return self._view
+
     def _at(self, index: int) -> tuple[WorldSequence, int]:
         number = index * self._stride
         start = number - number % CHUNK
         if self._chunk is None or self._chunk[0] != start:
-            self._view = self._view or WorldView(self._seed, **self._settings)
-            self._chunk = (start, self._view.frames(start, start + CHUNK))
+            self._chunk = (start, self._world().frames(start, start + CHUNK))
         return self._chunk[1], number - start
 
 

@@ -173,9 +173,7 @@ def _rigid(source: Cloud, target: Cloud) -> tuple[np.ndarray, np.ndarray]:
     return turn, centres[1] - turn @ centres[0]
 
 
-def _rigid_to_planes(
-    source: Cloud, target: Cloud, normals: Cloud
-) -> tuple[np.ndarray, np.ndarray]:
+def _rigid_to_planes(source: Cloud, target: Cloud, normals: Cloud) -> tuple[np.ndarray, np.ndarray]:
     """One linear step towards the planes."""
     rows = np.concatenate([np.cross(source, normals), normals], axis=1)  # n 6
     rest = ((target - source) * normals).sum(axis=1)

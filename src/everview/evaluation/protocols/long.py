@@ -65,7 +65,9 @@ def score_exact(clip: EvalClip, stored: StoredClip, settings: Settings) -> ClipS
     scores = {**path.scores, "revisit": revisit_error(aligned, true)}
     scores["ate_share"] = scores["ate"] / path.details["path_length"]
     curves = {"frame": [float(i) for i in known], "position_error": error.tolist()}
-    dense = [i for i in range(len(clip.frames)) if stored.has(i, "depth") or stored.has(i, "points")]
+    dense = [
+        i for i in range(len(clip.frames)) if stored.has(i, "depth") or stored.has(i, "points")
+    ]
     depth, curve = _depth(clip, stored, dense)
     clouds = _clouds(clip, stored, dense, settings)
     ours = similarity.apply(torch.from_numpy(clouds[0])).numpy()
@@ -77,9 +79,7 @@ def score_exact(clip: EvalClip, stored: StoredClip, settings: Settings) -> ClipS
     )
 
 
-def revisit_error(
-    estimated: Float[Tensor, "s 4 4"], true: Float[Tensor, "s 4 4"]
-) -> float:
+def revisit_error(estimated: Float[Tensor, "s 4 4"], true: Float[Tensor, "s 4 4"]) -> float:
     """Error of the motion from an earlier visit of a place to a later one, mean; NaN if none.
 
     Args:
@@ -101,15 +101,15 @@ def _depth(
     clip: EvalClip, stored: StoredClip, dense: list[int]
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Depth under one scale per clip, and how the error grows."""
-    pairs = [(i, *_depth_pair(clip, stored, i)) for i in dense if stored.has(i, "depth")]
-    pairs = [(i, p, g) for i, p, g in pairs if (g > 0).any()]
+    found = {i: _depth_pair(clip, stored, i) for i in dense if stored.has(i, "depth")}
+    pairs = {i: (p, g) for i, (p, g) in found.items() if (g > 0).any()}
     if not pairs:
         return {}, {}
-    p, g = (torch.cat([pair[n][pair[2] > 0] for pair in pairs]) for n in (1, 2))
+    p, g = (torch.cat([pair[n][pair[1] > 0] for pair in pairs.values()]) for n in (0, 1))
     scale = absolute_scale(p, g)
     whole = depth_errors(p * scale, g, alignment="none")
-    each = [depth_errors(p * scale, g, alignment="none").abs_rel for _, p, g in pairs]
-    curve = {"dense_frame": [float(i) for i, *_ in pairs], "abs_rel": each}
+    each = [depth_errors(p * scale, g, alignment="none").abs_rel for p, g in pairs.values()]
+    curve = {"dense_frame": [float(i) for i in pairs], "abs_rel": each}
     return {"abs_rel": whole.abs_rel, "delta1": whole.delta1}, curve
 
 

@@ -53,7 +53,9 @@ def score_scan(clip: EvalClip, stored: StoredClip, settings: Settings) -> ClipSc
     predicted, true = (_cleaned(cloud, settings) for cloud in (predicted, true))
     count = min(len(predicted), len(true))
     predicted, true = (thinned(c, count, int(settings["seed"])) for c in (predicted, true))
-    spread = [float(np.sqrt(((c - c.mean(axis=0)) ** 2).sum(axis=1).mean())) for c in (predicted, true)]
+    spread = [
+        float(np.sqrt(((c - c.mean(axis=0)) ** 2).sum(axis=1).mean())) for c in (predicted, true)
+    ]
     if spread[0] == 0:
         raise ConfigError("all predicted points coincide")
     scale = float(clip.facts["start_scale"]) * spread[1] / spread[0]

@@ -16,6 +16,7 @@ from everview.frames.rgb import UNREADABLE
 from everview.geometry.prediction import Prediction
 from everview.model.network import Network
 from everview.model.stream import Stream
+from everview.weights.hashes import weights_hash
 
 MODES = ("streaming", "offline", "single")
 FEW = 64
@@ -73,6 +74,20 @@ class NetworkPredictor:
             raise ConfigError("this network has global attention: give --mode offline")
         self.network, self.mode, self.memory = network, mode, memory
         self._padded: dict[str, list[tuple[Tensor, Any]]] = {}
+
+    def facts(self) -> dict[str, Any]:
+        """What a result says of who predicted, and how."""
+        network, size = self.network, self.network.input_size
+        info = {} if network.info is None else dataclasses.asdict(network.info)
+        config = network.config.to_dict()
+        return {
+            "model": {**info, "weights_sha256": weights_hash(network), "config": config},
+            "mode": self.mode,
+            "memory": self.memory if self.mode == "streaming" else None,
+            "resize": f"width {size}, height to a multiple of 14, rows above {size} cut",
+            "dtype": str(network.precision).removeprefix("torch."),
+            "device": str(network.device),
+        }
 
     def frame(self, clip: EvalClip, index: int) -> Frame:
         """Preprocessed for the network; padded if images of a short clip differ in size.

@@ -232,6 +232,22 @@ class RunStore:
             ) from error
         return dict(content)
 
+    def note_time(self, started: str, seconds: float) -> None:
+        """Keep when the predictions began first, and how long all attempts that ended took."""
+        before = self.times()
+        total = float(before["predict_seconds"] or 0) + seconds
+        write_json(
+            self.folder / "times.json",
+            {"started": before["started"] or started, "predict_seconds": round(total, 2)},
+        )
+
+    def times(self) -> dict[str, Any]:
+        """What `note_time` kept."""
+        path = self.folder / "times.json"
+        if not path.is_file():
+            return {"started": None, "predict_seconds": None}
+        return dict(json.loads(path.read_text()))
+
     def clip(self, name: str, **settings: Any) -> ClipStore:  # noqa: ANN401  -- of ClipStore
         """The store of one clip."""
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)

@@ -88,8 +88,8 @@ class World:
         angle = RENDERED_FOV.get(self.layout)
         options = Options(motion=self.motion, moving=self.moving, device=self.device)
         return WorldView(
-            seed, size=self.size, fov=(angle, angle) if angle else (45.0, 90.0), speed=self.speed, noise=self.noise,
-            kind=self.kind, options=options,
+            seed, size=self.size, fov=(angle, angle) if angle else (45.0, 90.0),
+            speed=self.speed, noise=self.noise, kind=self.kind, options=options,
         )  # fmt: skip
 
     def _record(self, seed: int, folder: Path) -> None:

@@ -50,13 +50,6 @@ def world_clips(layout: str) -> list[WorldSequence]:
     ]  # fmt: skip
 
 
-def worlds(benchmark: str, layout: str) -> dict[str, tuple[WorldSequence, int]]:
-    """Clip number -> world sequence, and what is taken from numbers in frame names."""
-    clips = world_clips(layout)
-    first = {"sintel": 1, "kitti": 5}.get(layout.removeprefix("benchmark-"), 0)
-    return {str(i): (clip, first) for i, clip in enumerate(clips)}
-
-
 @dataclass
 class WorldPredictor:
     """Says what is true, in another unit, or wrong in a known way."""

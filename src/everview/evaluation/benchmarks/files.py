@@ -177,7 +177,9 @@ def read_dpt(path: Path) -> Float[Tensor, "H W"]:
     width, height = np.frombuffer(raw, "<i4", 2, offset=4).tolist()
     if len(raw) != 12 + 4 * width * height:
         raise InputError(f"{path} is cut off: {len(raw)} bytes for {height} x {width} pixels")
-    return clean(torch.from_numpy(np.frombuffer(raw, "<f4", offset=12).reshape(height, width)))
+    return clean(
+        torch.from_numpy(np.frombuffer(raw, "<f4", offset=12).reshape(height, width).copy())
+    )
 
 
 def read_cam(path: Path) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "4 4"]]:

@@ -8,7 +8,7 @@ from scipy.spatial import cKDTree
 
 from everview.errors import ConfigError
 
-Cloud = Float[np.ndarray, "n 3"]
+Cloud = Float[np.ndarray, "_ 3"]
 NEIGHBOURS = 30
 """Of a point, whose plane gives its normal."""
 CHUNK = 200_000

@@ -10,6 +10,7 @@ import torch
 from everview.errors import ConfigError
 from everview.evaluation.benchmarks.clip import EvalClip
 from everview.evaluation.protocols.clouds import (
+    check,
     compare,
     register,
     thinned,
@@ -43,36 +44,54 @@ SETTINGS = {
 def score_scan(clip: EvalClip, stored: StoredClip, settings: Settings) -> ClipScores:
     """Clean both clouds, lay one on the other, compare.
 
+    With the preset `paper` clouds are cleaned in the unit of the prediction, and the start has the
+    factor that was chosen for the scene by hand; `strict` matches the spread first and last.
+
     Raises:
         ConfigError: if there is no scan, a cloud is empty, or a prediction is not finite.
     """
     if clip.cloud is None:
         raise ConfigError("there is no scan of this scene")
+    is_paper = settings["preset"] == "paper"
     predicted = _walk(stored) @ LIDAR_FROM_CAMERA[:3, :3].T + LIDAR_FROM_CAMERA[:3, 3]
     true = clip.cloud().double().numpy()
+    factor, first = (float(clip.facts["start_scale"]), 1.0) if is_paper else (1.0, None)
+    if first is None:
+        predicted, first = _matched(predicted, true)
     predicted, true = (_cleaned(cloud, settings) for cloud in (predicted, true))
     count = min(len(predicted), len(true))
     predicted, true = (thinned(c, count, int(settings["seed"])) for c in (predicted, true))
-    spread = [
-        float(np.sqrt(((c - c.mean(axis=0)) ** 2).sum(axis=1).mean())) for c in (predicted, true)
-    ]
-    if spread[0] == 0:
-        raise ConfigError("all predicted points coincide")
-    scale = float(clip.facts["start_scale"]) * spread[1] / spread[0]
-    start = (predicted - predicted.mean(axis=0)) * scale + true.mean(axis=0)
+    start, second = _matched(predicted, true, factor)
     found = register(
         start, true, threshold=settings["icp_threshold"], rounds=settings["icp_rounds"], planes=True
     )
     return ClipScores(
         scores=compare(found.points, true),
         details={
-            "scale": scale,
-            "start_scale": clip.facts["start_scale"],
-            "points": count,
-            "icp_fitness": found.fitness,
-            "icp_rmse": found.rmse,
+            "scale": first * second, "start_factor": factor, "points": count,
+            "icp_fitness": found.fitness, "icp_rmse": found.rmse,
         },
+    )  # fmt: skip
+
+
+def _matched(
+    predicted: np.ndarray, true: np.ndarray, factor: float = 1.0
+) -> tuple[np.ndarray, float]:
+    """Centroid and spread of the truth (times a factor), and the scale that this took.
+
+    Raises:
+        ConfigError: if a cloud is empty or all predicted points coincide.
+    """
+    check(predicted, "predicted")
+    check(true, "true")
+    centred = predicted - predicted.mean(axis=0)
+    spread, wanted = (
+        float(np.sqrt((c**2).sum(axis=1).mean())) for c in (centred, true - true.mean(axis=0))
     )
+    if spread == 0:
+        raise ConfigError("all predicted points coincide")
+    scale = factor * wanted / spread
+    return centred * scale + true.mean(axis=0), scale
 
 
 def _walk(stored: StoredClip) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from PIL import Image
@@ -23,6 +23,7 @@ FEW = 64
 """Frames of a clip that may differ in size: they are padded to a common one."""
 
 
+@runtime_checkable
 class Session(Protocol):
     """One clip being predicted."""
 
@@ -40,6 +41,7 @@ class Session(Protocol):
         ...
 
 
+@runtime_checkable
 class Predictor(Protocol):
     """Whatever can be scored."""
 

@@ -87,7 +87,8 @@ def eth3d(root: Path, clips: Sequence[WorldSequence]) -> None:
             name = f"DSC_{i:04d}.JPG"
             write_jpeg(scene / "images" / "dslr_images_undistorted" / name, clip.images[i])
             files.write_raw_depth(scene / "ground_truth_depth" / "dslr_images" / name, depth)
-            lines.append(_colmap_line(i, clip.world_from_camera[i], name))
+            named = f"dslr_images_undistorted/{name}"
+            lines.append(_colmap_line(i, clip.world_from_camera[i], named))
         files.write_text(calibration / "images.txt", "".join(lines))
 
 

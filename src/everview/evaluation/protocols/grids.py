@@ -9,11 +9,14 @@ from everview.errors import InputError
 from everview.geometry.pixel_map import PixelMap
 
 Map = Float[Tensor, "H W"]
+"""On the grid that is given."""
+OtherMap = Float[Tensor, "height width"]
+"""On the grid that is asked for."""
 
 
 def depth_on_image(
     depth: Map, pixel_map: PixelMap, *, bicubic: bool = False
-) -> tuple[Map, Bool[Tensor, "h w"]]:
+) -> tuple[OtherMap, Bool[Tensor, "height width"]]:
     """Predicted depth on the image's pixels, and which of these the network saw.
 
     Args:
@@ -36,7 +39,7 @@ def depth_on_image(
 
 def truth_on_network(
     depth: Map, intrinsics: Float[Tensor, "3 3"], pixel_map: PixelMap
-) -> tuple[Map, Float[Tensor, "3 3"]]:
+) -> tuple[OtherMap, Float[Tensor, "3 3"]]:
     """True depth (nearest pixel, 0 in the padding) and K on the network's grid, float64."""
     rows, columns = pixel_map.network_size
     v, u = torch.meshgrid(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from everview.errors import ConfigError
 from everview.evaluation.benchmarks.clip import EvalClip
-from everview.evaluation.metrics.depth import absolute_scale, depth_errors
+from everview.evaluation.metrics.depth import depth_errors
 from everview.evaluation.metrics.poses import align_paths, checked_poses, moved_path
 from everview.evaluation.protocols import points, poses
 from everview.evaluation.protocols.clouds import compare, thinned, voxels
@@ -105,10 +105,13 @@ def _depth(
     pairs = {i: (p, g) for i, (p, g) in found.items() if (g > 0).any()}
     if not pairs:
         return {}, {}
-    p, g = (torch.cat([pair[n][pair[1] > 0] for pair in pairs.values()]) for n in (0, 1))
-    scale = absolute_scale(p, g)
-    whole = depth_errors(p * scale, g, alignment="none")
-    each = [depth_errors(p * scale, g, alignment="none").abs_rel for p, g in pairs.values()]
+    p, g = (torch.stack([pair[n] for pair in pairs.values()]) for n in (0, 1))
+    whole = depth_errors(p, g, alignment="scale")
+    scaled = p * whole.scale
+    each = [
+        depth_errors(ours, theirs, alignment="none").abs_rel
+        for ours, theirs in zip(scaled, g, strict=True)
+    ]
     curve = {"dense_frame": [float(i) for i in pairs], "abs_rel": each}
     return {"abs_rel": whole.abs_rel, "delta1": whole.delta1}, curve
 

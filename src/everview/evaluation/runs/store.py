@@ -206,7 +206,7 @@ class RunStore:
             ConfigError: if the folder holds predictions of other settings; names them.
         """
         if (self.folder / "run.json").is_file():
-            stored = self.facts()
+            stored, key = self.facts(), json.loads(json.dumps(key))  # tuples are lists there
             other = sorted(n for n in key | stored if stored.get(n) != key.get(n))
             if other:
                 raise ConfigError(

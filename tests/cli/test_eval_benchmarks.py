@@ -13,7 +13,7 @@ from everview.evaluation.benchmarks.registry import BENCHMARKS
 from everview.world.layouts.registry import LAYOUTS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "evaluation"))
-from benchmark_folders import LAYOUT_OF, world_clips  # noqa: E402
+from benchmark_folders import LAYOUT_OF, world_clips
 
 
 @pytest.fixture(scope="session")
@@ -44,8 +44,8 @@ def test_each_benchmark_runs_from_end_to_end(name, folder_of, tmp_path, capsys):
     out = tmp_path / "results" / f"{name}.json"
     arguments = ["--data", folder_of(name), "-o", str(out), "--limit", "1", "--threads", "1"]
     if name != "long3d":
-        arguments += ["--frames", "3"]
-    if name in ("7scenes", "nrgbd", "eth3d"):
+        arguments += ["--frames", "2"]
+    if BENCHMARKS[name].task == "points":
         arguments += ["--stride", "2"]
     assert main(["eval", name, *arguments]) == 0, capsys.readouterr().err
     result = json.loads(out.read_text())

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from everview.errors import ConfigError, InputError
+from everview.evaluation.benchmarks import longworld
 from everview.evaluation.benchmarks.clip import Choice
 from everview.evaluation.benchmarks.longworld import WALKS
 from everview.evaluation.benchmarks.registry import BENCHMARKS
@@ -70,7 +71,8 @@ def _run(settings, network, predictor=None):
     return score(settings)
 
 
-def test_the_truth_of_longworld_scores_perfectly(tiny, tmp_path):
+def test_the_truth_of_longworld_scores_perfectly(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(longworld, "SIZE", (42, 56))
     settings = _settings(tmp_path, frames=11, limit=None)
     result = _run(settings, tiny, _Truth(tiny, unit=3.0))
     assert [clip["name"] for clip in result["clips"]] == [walk.name for walk in WALKS]
@@ -114,9 +116,7 @@ def test_scoring_again_needs_no_network(tiny, tmp_path):
     assert _run(settings, tiny) == score(settings)
 
 
-def test_an_interrupted_run_goes_on_and_ends_like_an_uninterrupted_one(
-    tiny, tmp_path, monkeypatch
-):
+def test_an_interrupted_run_goes_on_and_ends_like_an_uninterrupted_one(tiny, tmp_path, monkeypatch):
     whole = _run(_settings(tmp_path / "whole", deterministic=True), tiny)
     monkeypatch.setattr(store, "PART_FRAMES", 2)
     monkeypatch.setattr(predicting, "STATE_GROWTH", 1.0)

@@ -24,12 +24,12 @@ def plane():
 
 
 def test_a_plane_above_a_plane_has_that_distance(plane):
-    scores = compare(plane + [0, 0, 0.25], plane, threshold=0.3)
+    scores = compare(plane + np.array([0, 0, 0.25]), plane, threshold=0.3)
     for name in ("accuracy", "completeness", "chamfer", "accuracy_median"):
         assert scores[name] == pytest.approx(0.25)
     assert scores["normal_consistency"] == pytest.approx(1)
     assert scores["f_score"] == 1
-    assert compare(plane + [0, 0, 0.25], plane, threshold=0.2)["f_score"] == 0
+    assert compare(plane + np.array([0, 0, 0.25]), plane, threshold=0.2)["f_score"] == 0
 
 
 def test_half_a_cloud_is_accurate_and_not_complete(plane):

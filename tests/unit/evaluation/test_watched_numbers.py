@@ -37,7 +37,7 @@ def _fault(values, index, count):
     values["points"] = values["points"] * (wave * drift)[..., None]
     angle = torch.tensor(0.03 * index).double()
     c, s = angle.cos(), angle.sin()
-    zero, one = torch.zeros(2).double().unbind()[0], torch.ones(1).double()[0]
+    zero, one = c * 0, c * 0 + 1
     turn = torch.stack([c, zero, s, zero, one, zero, -s, zero, c]).reshape(3, 3)
     values["pose"][:3, :3] = values["pose"][:3, :3] @ turn
     values["pose"][:3, 3] = values["pose"][:3, 3] * drift + 0.02 * torch.sin(

@@ -44,7 +44,7 @@ def test_each_benchmark_runs_from_end_to_end(name, folder_of, tmp_path, capsys):
     out = tmp_path / "results" / f"{name}.json"
     arguments = ["--data", folder_of(name), "-o", str(out), "--limit", "1", "--threads", "1"]
     if name != "long3d":
-        arguments += ["--frames", "2"]
+        arguments += ["--frames", "4" if name == "scannet-pose" else "2"]  # one pose is lost there
     if BENCHMARKS[name].task == "points":
         arguments += ["--stride", "2"]
     assert main(["eval", name, *arguments]) == 0, capsys.readouterr().err

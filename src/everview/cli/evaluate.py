@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
     from rich.status import Status
 
@@ -20,24 +22,31 @@ PIPED_WIDTH = 120
 
 @dataclass(frozen=True, kw_only=True)
 class Eval:
-    """Measure how good a model is: errors, beside those of guesses that look at no image.
+    """Measure how good a model is, on a benchmark of `everview eval list`.
 
     procedural: places that no training has seen, with exact truth; needs no data.
     recording: windows of recorded footage with known cameras, and depth where there is some.
+    longworld: long procedural streams; needs no data. All others read `--data`, the folder of a set
+    in its official layout. Their predictions are stored beside the result, in NAME.predictions: a
+    run that was stopped goes on there, and `--rescore` needs nothing else.
     """
 
-    benchmark: Annotated[Literal["procedural", "recording"], tyro.conf.Positional]
-    """procedural: held-out clips of `everview.world`; recording: folders given with --data."""
+    benchmark: Annotated[str, tyro.conf.Positional]
+    """procedural, recording, or a name of `everview eval list`."""
+    data: tuple[Path, ...] = ()
+    """Folder of the set; recording takes several, that `everview world` or `run` wrote, or with a
+    sequence.json; none for procedural and longworld."""
     model: str = "mini"
     """Anything `everview.load` takes; streamed if causal, else all frames at once."""
     teacher: str | None = None
-    """Another model to stand beside, on the same clips."""
-    data: tuple[Path, ...] = ()
-    """recording: folders that `everview world` or `run` wrote, or with a sequence.json."""
+    """procedural, recording: another model to stand beside, on the same clips."""
     clips: int = 200
     """procedural: clips per group."""
+    limit: int | None = None
+    """Only so many clips, for a smoke run; all if left out."""
     frames: str = ""
-    """Frames of a clip, or lengths such as 8,16,32,64; procedural: 8, recording: 8,16."""
+    """Frames of a clip, or lengths such as 8,16,32,64; procedural: 8, recording: 8,16, others: as
+    published."""
     speed: tuple[float, ...] = (1.0,)
     """procedural: motion between frames; several make one group each."""
     kind: str = "any"
@@ -46,10 +55,19 @@ class Eval:
     """procedural: height and width in pixels; the model's own if left out."""
     first_seed: int = 10_000_000
     """procedural: seed of the first clip; the others follow."""
-    stride: int = 4
-    """recording: frames between the beginnings of windows."""
+    stride: int | None = None
+    """Every n-th frame, as published if left out; recording: frames between the beginnings of
+    windows, 4."""
     every: int = 1
     """recording: take each n-th frame."""
+    seed: int = 0
+    """Of drawn frames, thinned clouds and long worlds."""
+    preset: Literal["strict", "paper"] = "strict"
+    """strict: exact optima; paper: as published, quirks included."""
+    alignment: str | None = None
+    """Of depth: none, median, scale, weiszfeld; of trajectories: none, scale, se3, sim3."""
+    mode: Literal["streaming", "offline", "single"] | None = None
+    """Frame by frame, all at once, or each frame by itself; as the benchmark does if left out."""
     memory: str = "full"
     """Memory policy."""
     precision: str = "auto"
@@ -58,19 +76,51 @@ class Eval:
     """cpu, cuda, cuda:1, mps; auto takes the fastest."""
     threads: int | None = None
     """Threads of the CPU; all cores if left out."""
+    rescore: bool = False
+    """Score the stored predictions again; no network is loaded."""
+    deterministic: bool = False
+    """No times and no machine in the result: two equal runs give equal bytes."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    """JSON file for all numbers, of every clip too; none if left out."""
+    """JSON file for all numbers, of every clip too; procedural and recording go without."""
 
     def run(self) -> int:
         """Return the exit code."""
         import torch
+
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        measure = {"procedural": self._procedural, "recording": self._recording}
+        if self.benchmark in measure:
+            return self._beside_guesses(measure[self.benchmark])
+        return self._benchmark()
+
+    def _benchmark(self) -> int:
+        from everview.cli.evaluate_benchmark import BenchmarkCall, run_benchmark
+        from everview.errors import ConfigError
+        from everview.evaluation.benchmarks.clip import Choice
+        from everview.evaluation.benchmarks.registry import benchmark_named
+
+        benchmark_named(self.benchmark)
+        if self.out is None:
+            raise ConfigError(f"name the result: everview eval {self.benchmark} ... -o result.json")
+        if len(self.data) > 1:
+            raise ConfigError(f"{self.benchmark} reads one folder, got {len(self.data)} in --data")
+        frames = _lengths(self.frames)[0] if self.frames else None
+        choice = Choice(stride=self.stride, frames=frames, seed=self.seed, preset=self.preset)
+        return run_benchmark(
+            BenchmarkCall(
+                benchmark=self.benchmark, data=self.data[0] if self.data else None, out=self.out,
+                model=self.model, choice=choice, limit=self.limit, mode=self.mode,
+                memory=self.memory, precision=self.precision, device=self.device,
+                alignment=self.alignment, rescore=self.rescore, deterministic=self.deterministic,
+            )
+        )  # fmt: skip
+
+    def _beside_guesses(self, measure: "Callable[..., dict[str, Any]]") -> int:
         from rich.console import Console
 
         from everview.weights.load import load
 
-        measure = {"procedural": self._procedural, "recording": self._recording}[self.benchmark]
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
         settings = self._settings()
         network = load(self.model, device=self.device, precision=self.precision)
         teacher = None
@@ -93,7 +143,7 @@ class Eval:
 
         if self.benchmark == "recording":
             return RecordingSettings(
-                data=self.data, frames=_lengths(self.frames or "8,16"), stride=self.stride,
+                data=self.data, frames=_lengths(self.frames or "8,16"), stride=self.stride or 4,
                 every=self.every, memory=self.memory,
             )  # fmt: skip
         return ProceduralSettings(
@@ -125,6 +175,17 @@ class Eval:
         from everview.evaluation.recording import evaluate_recording
 
         return evaluate_recording(network, settings, teacher=teacher, progress=status.update)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalList:
+    """List the benchmarks: what each compares, the files that it needs, where they come from."""
+
+    def run(self) -> int:
+        """Return the exit code."""
+        from everview.cli.evaluate_benchmark import list_benchmarks
+
+        return list_benchmarks()
 
 
 def _lengths(text: str) -> tuple[int, ...]:

@@ -27,6 +27,11 @@ VERBS = {
 }
 """Verb -> module and dataclass. The modules import torch only when they run."""
 
+SUBVERBS = {
+    ("eval", "list"): ("everview.cli.evaluate", "EvalList"),
+}
+"""Two words -> module and dataclass, for what has options of its own."""
+
 LATER = ("view", "export", "plan", "quantize", "batch", "serve")
 """Verbs that are planned; whoever read of one shall not think it was mistyped."""
 
@@ -77,21 +82,28 @@ def _parse(arguments: list[str]) -> Any:  # noqa: ANN401  -- one of the dataclas
     """The verb with its options; None after `--help`."""
     if arguments and arguments[0] in LATER:
         raise WrongCallError(_not_yet(arguments[0]))
+    if tuple(arguments[:2]) in SUBVERBS:
+        module, name = SUBVERBS[(arguments[0], arguments[1])]
+        kind = getattr(import_module(module), name)
+        return _parsed(
+            kind, arguments[2:], prog=f"everview {arguments[0]} {arguments[1]}",
+            description=inspect.cleandoc(kind.__doc__ or ""),
+        )  # fmt: skip
     verbs = {verb: getattr(import_module(module), name) for verb, (module, name) in VERBS.items()}
     commands = [
         Annotated[kind, tyro.conf.subcommand(verb, description=_description(kind, arguments))]
         for verb, kind in verbs.items()
     ]
     union: Any = Union[tuple(commands)]  # noqa: UP007  -- made at run time
+    return _parsed(union, arguments or ["--help"], prog="everview", description=DESCRIPTION)
+
+
+def _parsed(kind: Any, arguments: list[str], *, prog: str, description: str) -> Any:  # noqa: ANN401
+    """A dataclass filled from words; None after `--help`."""
     caught = io.StringIO()
     try:
         with redirect_stderr(caught):
-            return tyro.cli(
-                union,
-                prog="everview",
-                description=DESCRIPTION,
-                args=arguments or ["--help"],
-            )
+            return tyro.cli(kind, prog=prog, description=description, args=arguments)
     except SystemExit as end:
         if not end.code:
             return None

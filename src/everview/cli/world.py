@@ -50,7 +50,8 @@ class World:
     moving: float = 0.25
     """Share of clips in which something moves by itself."""
     layout: str = RECORDING
-    """`recording`, or the layout of a training set, such as scannet or sequences."""
+    """`recording`, the layout of a training set, such as scannet or sequences, or that of a
+    benchmark, such as benchmark-sintel."""
     device: str = "cpu"
     """Where to render: cpu, cuda, cuda:1."""
     preview: bool = True
@@ -82,11 +83,13 @@ class World:
 
     def _view(self, seed: int) -> "WorldView":
         from everview.world.clip import Options, WorldView
+        from everview.world.layouts.benchmark_sets import RENDERED_FOV
 
+        angle = RENDERED_FOV.get(self.layout)
         options = Options(motion=self.motion, moving=self.moving, device=self.device)
         return WorldView(
-            seed, size=self.size, fov=(45.0, 90.0), speed=self.speed, noise=self.noise,
-            kind=self.kind, options=options,
+            seed, size=self.size, fov=(angle, angle) if angle else (45.0, 90.0),
+            speed=self.speed, noise=self.noise, kind=self.kind, options=options,
         )  # fmt: skip
 
     def _record(self, seed: int, folder: Path) -> None:

@@ -182,6 +182,14 @@ class WorldView:
         """Tracks of pixels of frame 0 in so many frames, see `WorldSequence.tracks`."""
         return follow(self.place, queries, 0, frames, intrinsics=self._intrinsics, size=self.size)
 
+    def cameras(self, start: int, stop: int) -> Float[Tensor, "s 4 4"]:
+        """world_from_camera of frames start to stop - 1, without rendering them."""
+        times = torch.arange(start, stop, dtype=torch.float32)
+        world_from_camera = (self._camera_from_place @ self.place.cameras(times)).float()
+        if start == 0:
+            world_from_camera[0] = torch.eye(4)
+        return world_from_camera
+
     def frames(self, start: int, stop: int) -> WorldSequence:
         """Frames start to stop - 1; the world frame is that of camera 0."""
         options = self._options

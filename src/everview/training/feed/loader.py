@@ -62,11 +62,11 @@ def processes(recipe: TrainingRecipe, device: torch.device) -> int:
 def batches(
     source: Source, requests: Iterable[Request], *, processes: int, ahead: int
 ) -> Iterator[Batch]:
-    """Batches for requests, which are taken in advance: `ahead` times `processes` of them, or of
-    the groups of procedural clips that they need.
+    """Batches for requests, which are taken in advance.
 
-    Procedural clips are rendered in the processes and shown in this one. The processes end with the
-    iterator, and soon after a main process that was killed.
+    `ahead` times `processes` requests are, or as many groups of procedural clips. Those are
+    rendered in the processes and shown in this one. The processes end with the iterator, and soon
+    after a main process that was killed.
 
     Raises:
         EverviewError: what the source raises.

@@ -7,6 +7,7 @@ slip in one of the two turns a test red.
 from functools import partial
 
 from everview.world.layouts import lists
+from everview.world.layouts.benchmark_sets import BENCHMARK_LAYOUTS
 from everview.world.layouts.plan import LayoutPlan, Writer
 from everview.world.layouts.scenes import write_layout
 from everview.world.layouts.sequence_folders import write_sequence_folders
@@ -123,5 +124,6 @@ PLANS = {
 LAYOUTS: dict[str, Writer] = {
     **{name: partial(write_layout, plan) for name, plan in PLANS.items()},
     "sequences": write_sequence_folders,
+    **BENCHMARK_LAYOUTS,
 }
 """Name -> function(folder, sequences) that writes the clips."""

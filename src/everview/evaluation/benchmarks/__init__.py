@@ -1,0 +1,1 @@
+"""Benchmarks: readers of official layouts, one file each; `registry` knows them all."""

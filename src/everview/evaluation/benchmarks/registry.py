@@ -1,0 +1,56 @@
+"""Every benchmark by its name."""
+
+from everview.errors import ConfigError
+from everview.evaluation.benchmarks import (
+    bonn,
+    co3d,
+    dtu,
+    eth3d,
+    kitti,
+    long3d,
+    longworld,
+    nrgbd,
+    nyu,
+    scannet,
+    seven_scenes,
+    sintel,
+    tum,
+)
+from everview.evaluation.benchmarks.clip import Benchmark
+
+BENCHMARKS: dict[str, Benchmark] = {
+    benchmark.name: benchmark
+    for benchmark in (
+        seven_scenes.BENCHMARK,
+        nrgbd.BENCHMARK,
+        eth3d.BENCHMARK,
+        dtu.BENCHMARK,
+        sintel.DEPTH,
+        bonn.DEPTH,
+        kitti.DEPTH,
+        nyu.BENCHMARK,
+        sintel.VIDEO,
+        bonn.VIDEO,
+        kitti.VIDEO,
+        co3d.BENCHMARK,
+        sintel.TRAJECTORY,
+        tum.BENCHMARK,
+        scannet.BENCHMARK,
+        long3d.BENCHMARK,
+        longworld.BENCHMARK,
+        longworld.LONGER,
+    )
+}
+"""Name -> benchmark, in the order of `everview eval list`."""
+
+
+def benchmark_named(name: str) -> Benchmark:
+    """The benchmark of a name.
+
+    Raises:
+        ConfigError: if it is unknown; lists the known ones.
+    """
+    if name not in BENCHMARKS:
+        known = ", ".join(BENCHMARKS)
+        raise ConfigError(f"benchmark {name!r} is unknown; known: procedural, {known}")
+    return BENCHMARKS[name]

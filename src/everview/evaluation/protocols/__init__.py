@@ -1,0 +1,1 @@
+"""Protocols: how predictions of a clip are compared with its truth, one module per kind of task."""

@@ -20,8 +20,8 @@ def scores():
     return group["scores"]
 
 
-def test_it_takes_at_most_15_megabytes():
-    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 15e6
+def test_it_takes_at_most_30_megabytes():
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 30e6
 
 
 def test_it_says_what_it_is():
@@ -41,5 +41,5 @@ def test_it_says_what_it_is():
     ],
 )
 def test_on_rooms_it_has_never_seen_it_beats_trivial_guesses(scores, score, guess):
-    """Not so the path (ATE): there v0 loses to a straight line, see the table in the README."""
+    """Not so the path (ATE): there it loses to a straight line, see the table in the README."""
     assert scores[score]["mean"] < scores[score]["baselines"][guess]["mean"]

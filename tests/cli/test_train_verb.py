@@ -29,7 +29,7 @@ def _leave_the_tests_as_they_are(monkeypatch):
 
 def test_a_recipe_becomes_a_model_and_tells_how_it_goes(tmp_path, capsys):
     out = tmp_path / "run"
-    assert main(["train", "mini-v0", "-o", str(out), *SMALL]) == 0
+    assert main(["train", "mini-cpu", "-o", str(out), *SMALL]) == 0
     text = capsys.readouterr().out
     assert "529,732 numbers learn on cpu for 2 steps (stages: v0); step 0 is next" in text
     assert "memory: about " in text
@@ -38,12 +38,14 @@ def test_a_recipe_becomes_a_model_and_tells_how_it_goes(tmp_path, capsys):
     assert "truth/depth " in text
     assert f"the model is in {out}/model" in text
     assert everview.load(out / "model", device="cpu").input_size == 56
-    assert main(["train", "mini-v0", "-o", str(out), *SMALL]) == 2
+    assert main(["train", "mini-cpu", "-o", str(out), *SMALL]) == 2
     assert "(--resume)" in capsys.readouterr().err
 
 
 def test_a_run_ends_by_the_clock_if_asked(tmp_path, capsys):
-    assert main(["train", "mini-v0", "-o", str(tmp_path / "run"), *SMALL, "--minutes", "0.02"]) == 0
+    assert (
+        main(["train", "mini-cpu", "-o", str(tmp_path / "run"), *SMALL, "--minutes", "0.02"]) == 0
+    )
     lines = (tmp_path / "run" / "losses.jsonl").read_text().splitlines()
     assert 1.2 <= json.loads(lines[-1])["seconds"] < 60
 
@@ -61,7 +63,7 @@ def test_ctrl_c_ends_the_run_after_its_step_with_a_checkpoint(tmp_path, monkeypa
         train, "as_text", lambda line: os.kill(os.getpid(), signal.SIGINT) or "a line"
     )
     out = tmp_path / "run"
-    arguments = ["train", "mini-v0", "-o", str(out), *SMALL, "--set", "schedule.length=50"]
+    arguments = ["train", "mini-cpu", "-o", str(out), *SMALL, "--set", "schedule.length=50"]
     assert main(arguments) == 130
     assert (out / "checkpoint.pt").exists()
     assert len((out / "losses.jsonl").read_text().splitlines()) == 1
@@ -70,7 +72,7 @@ def test_ctrl_c_ends_the_run_after_its_step_with_a_checkpoint(tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train", "maxi"], "use mini-v0, mini-teacher"),
+        (["train", "maxi"], "use mini-teacher, mini"),
         (["train", "mini"], "has a teacher: everview distill mini"),
         (["train", "smoke", "--set", "optimizer.lr=1"], "has no setting 'optimizer'"),
         (["distill", "smoke"], "has no teacher: everview train smoke"),

@@ -133,7 +133,7 @@ def test_an_objective_of_nothing_is_refused():
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(ConfigError, match=r"'maxi' is unknown: use mini-v0, .*, a YAML file"):
+    with pytest.raises(ConfigError, match=r"'maxi' is unknown: use mini-teacher, .*, a YAML file"):
         find_recipe("maxi")
 
 

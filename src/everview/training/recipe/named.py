@@ -77,6 +77,11 @@ def mini() -> TrainingRecipe:
     )
 
 
+def mini_cpu() -> TrainingRecipe:
+    """The causal network of the bundled size from truth alone, on one core, in one stage."""
+    return TrainingRecipe()
+
+
 def _tiny_stages() -> tuple[Stage, ...]:
     """As for mini, on few short clips."""
     matching = Stage(
@@ -158,6 +163,7 @@ RECIPES = MappingProxyType(
     {
         "mini-teacher": mini_teacher,
         "mini": mini,
+        "mini-cpu": mini_cpu,
         "tiny-teacher": tiny_teacher,
         "tiny-truth": tiny_truth,
         "tiny-distilled": tiny_distilled,

@@ -31,7 +31,7 @@ def test_a_recipe_becomes_a_model_and_tells_how_it_goes(tmp_path, capsys):
     out = tmp_path / "run"
     assert main(["train", "mini-cpu", "-o", str(out), *SMALL]) == 0
     text = capsys.readouterr().out
-    assert "529,732 numbers learn on cpu for 2 steps (stages: v0); step 0 is next" in text
+    assert "529,732 numbers learn on cpu for 2 steps (stages: all); step 0 is next" in text
     assert "memory: about " in text
     assert "optimiser 4.2 MB" in text
     assert "step 2 " in text

@@ -73,7 +73,7 @@ def together(real_processes):
 def _lines(folder):
     lines = list(read_lines(folder / LOSSES))
     for line in lines:
-        del line["seconds"]
+        del line["seconds"], line["waited"]
     return lines
 
 

@@ -20,6 +20,8 @@ from everview.training.run.guard import SKIPPED
 from everview.training.run.record import LOSSES, Meter, Record, flat, read_lines
 from everview.training.run.trainer import Trainer
 
+CLOCK = ("seconds", "waited")
+
 
 def _train(recipe, folder, **settings):
     return list(Trainer(recipe, folder, **settings).run())
@@ -27,7 +29,7 @@ def _train(recipe, folder, **settings):
 
 def _comparable(line):
     """A line of the log without the clock."""
-    return {name: value for name, value in line.items() if name != "seconds"}
+    return {name: value for name, value in line.items() if name not in CLOCK}
 
 
 def _logged(folder):

@@ -11,7 +11,7 @@ from everview.training.feed.rendering import num_clips
 from everview.training.recipe.recipe import TrainingRecipe
 from everview.training.recipe.settings import PATCH, Stage
 
-FLOAT = 4
+FLOAT, HALF = 4, 2
 """Bytes of a number in float32."""
 HALF_SHARE = 0.75
 """What bfloat16 autocast leaves of the activations of blocks; norms and residuals stay float32."""
@@ -71,6 +71,8 @@ def estimate_memory(
     learning = FLOAT * num_trainable(learner) // shards
     parts = num_ranks * recipe.compute.accumulation
     most = max(_activations(config, recipe, stage, parts) for stage in recipe.stages)
+    if recipe.compute.precision == "bfloat16":  # autocast keeps its copies of weights
+        most += HALF * sum(p.numel() for p in learner.parameters() if p.ndim > 1)
     forward = max(_forward(config, recipe, stage, parts) for stage in recipe.stages)
     return MemoryEstimate(
         parameters=sum(p.numel() * p.element_size() for p in learner.parameters()) // shards,

@@ -300,7 +300,7 @@ def test_networks_without_point_head_and_tracks_can_be_distilled(student, teache
 
 
 def test_an_unknown_preset_is_named(student, teacher):
-    with pytest.raises(ConfigError, match=r"corrected, absolute, paper, released.*; got 'strict'"):
+    with pytest.raises(ConfigError, match=r"corrected, paper, released.*; got 'strict'"):
         distillation(student, teacher, preset="strict")
 
 

@@ -111,7 +111,7 @@ def test_a_change_that_changes_nothing_is_refused(override, message):
         ("data.reuse=0", "reuse, tracked_points, ahead >= 1"),
         ("data.colours=-1", "colours must be >= 0"),
         ("objective.truth=best", "must be one of procedural, paper, released"),
-        ("objective.teacher=best", "must be one of corrected, absolute, paper, released"),
+        ("objective.teacher=best", "must be one of corrected, paper, released"),
         ("schedule.floor=1", "lies above the learning rate"),
         ("compute.accumulation=0", "accumulation must be >= 1"),
         ("run.log_every=0", "log_every, give_up_after, checkpoint_steps >= 1"),

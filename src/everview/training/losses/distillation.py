@@ -37,14 +37,12 @@ class Loss(Protocol):
 DISTILLATION: MappingProxyType[str, Loss] = MappingProxyType(
     {
         "corrected": CorrectedDistillation(),
-        "absolute": CorrectedDistillation(aligned=False),
         "paper": PaperLoss(alpha=0.1),
         "released": ReleasedDistillation(),
         "released-eval": ReleasedDistillation(training=False),
     }
 )
-"""StreamVGGT's losses by name. `corrected` and `absolute` are ours, the latter for students that
-start with their teacher's unit (docs/decisions/0006); in evaluation the released one differs."""
+"""StreamVGGT's losses by name. `corrected` is ours; in evaluation the released one differs."""
 
 SUPERVISION: MappingProxyType[str, Loss] = MappingProxyType(
     {"paper": PaperLoss(), "released": ReleasedSupervision()}

@@ -69,7 +69,7 @@ def mini() -> TrainingRecipe:
     return replace(
         mini_teacher(),
         network=NetworkSettings(attention="causal", start="runs/mini-teacher/model"),
-        objective=ObjectiveSettings(teacher="absolute", teacher_weight=0.2),
+        objective=ObjectiveSettings(teacher="corrected", teacher_weight=0.2),
         teacher=TeacherSettings(model="runs/mini-teacher/model"),
         optimiser=OptimiserSettings(learning_rate=6e-4, average_decay=0.99),
         schedule=ScheduleSettings(length=2.9, warm_up_steps=50),

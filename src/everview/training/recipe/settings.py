@@ -112,8 +112,7 @@ class ObjectiveSettings:
     truth: str | None = "procedural"
     """Loss with ground truth: procedural (ours), released or paper (VGGT's); None: no truth."""
     teacher: str | None = None
-    """Loss with a teacher: corrected or absolute (ours), released or paper (StreamVGGT's); None: no
-    teacher."""
+    """Loss with a teacher: corrected (ours), released or paper (StreamVGGT's); None: no teacher."""
     truth_weight: float = 1.0
     """Of all terms of `truth`."""
     teacher_weight: float = 1.0

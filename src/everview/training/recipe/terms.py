@@ -21,7 +21,6 @@ TERMS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
         ),
         "paper": _PAPER,
         "teacher corrected": (*_RELEASED_DISTILLATION, "track_regulariser", "scale"),
-        "teacher absolute": (*_RELEASED_DISTILLATION, "track_regulariser", "scale"),
         "teacher released": _RELEASED_DISTILLATION,
         "teacher released-eval": _RELEASED_DISTILLATION,
         "teacher paper": _PAPER,

@@ -113,6 +113,19 @@ def test_every_output_of_the_student_gets_a_finite_gradient(student, teacher, ma
         assert leaf.grad.abs().sum() > 0, name
 
 
+@pytest.mark.parametrize("size", [1e-2, 1e-4, 1e-6])
+def test_small_triangles_do_not_drive_the_mended_loss(teacher, size):
+    def gradient(size):
+        middle = teacher.points.mean(dim=(2, 3), keepdim=True)
+        noise = torch.randn(teacher.points.shape, generator=torch.Generator().manual_seed(1))
+        points = (middle + size * noise).requires_grad_()
+        student = replace(copy_of(teacher), points=points)
+        distillation(student, teacher).total.backward()
+        return points.grad.norm()
+
+    assert gradient(size) < 2 * gradient(0.1)
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_student_that_repeats_its_teacher_has_no_error(teacher, mask, preset):
     terms = values(distillation(copy_of(teacher), teacher, mask=mask, preset=preset))

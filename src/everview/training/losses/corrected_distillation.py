@@ -53,7 +53,10 @@ class CorrectedDistillation:
     depth_weight: float = 20.0
     """Of the three terms of depth."""
     points_weight: float = 10.0
-    """Of the three terms of points."""
+    """Of points and their regulariser."""
+    normals_weight: float = 0.0
+    """Of the normals of points. Their gradient has no bound where triangles are small: a student
+    with a weight of 2 left its teacher's unit within 20 steps (docs/decisions/0006)."""
     track_weight: float = 0.5
     """Of the three terms of tracks."""
     scale_weight: float = 0.0
@@ -105,9 +108,10 @@ class CorrectedDistillation:
             "track": self.track_weight, "visibility": self.track_weight,
             "scale": self.scale_weight,
         }  # fmt: skip
+        normals = {"points_normals": self.normals_weight} if "points" in maps else {}
         return Objective(
             terms=terms,
-            weights=weights_by_subject(terms, known),
+            weights=weights_by_subject(terms, known) | normals,
             diagnostics=diagnose(outputs, target, maps)
             | {"scale": (theirs / ours).detach().log().mean().exp()},
         )

@@ -71,8 +71,8 @@ def mini() -> TrainingRecipe:
         network=NetworkSettings(attention="causal", start="runs/mini-teacher/model"),
         objective=ObjectiveSettings(teacher="corrected", teacher_weight=0.2),
         teacher=TeacherSettings(model="runs/mini-teacher/model"),
-        optimiser=OptimiserSettings(learning_rate=6e-4, average_decay=0.99),
-        schedule=ScheduleSettings(length=2.9, warm_up_steps=50),
+        optimiser=OptimiserSettings(learning_rate=4e-4, average_decay=0.99),
+        schedule=ScheduleSettings(length=2.9, warm_up_steps=100),
         stages=(FULL,),
     )
 

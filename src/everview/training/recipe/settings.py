@@ -294,7 +294,7 @@ class RunSettings:
     """Minutes between checkpoints."""
     checkpoint_steps: int | None = None
     """Also after so many steps."""
-    give_up_after: int = 20
+    give_up_after: int = 5
     """Steps in a row without a finite loss after which the run ends."""
     tensorboard: bool = False
     """Also write TensorBoard's event files (extra `train`)."""

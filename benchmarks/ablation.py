@@ -1,4 +1,4 @@
-"""The paper's ablation at the size of `tiny`, and how much of a teacher's faults students take over.
+"""The ablation of the paper at the size of `tiny`, and how many of a teacher's faults students learn.
 
 python -P benchmarks/ablation.py [--work DIR] [--teacher-steps N] [--steps N] [--seeds 0 1 2]
 

@@ -1,4 +1,4 @@
-"""The ablation of the paper at the size of `tiny`, and how many of a teacher's faults students learn.
+"""Ablation of the paper at the size of `tiny`, and how many of a teacher's faults reach students.
 
 python -P benchmarks/ablation.py [--work DIR] [--teacher-steps N] [--steps N] [--seeds 0 1 2]
 

@@ -193,7 +193,7 @@ def _draw(result: dict[str, Any], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    shown = {"abs_rel": "depth, AbsRel", "rotation_degrees": "rotation, degrees", "ate": "ATE"}
+    shown = {"abs_rel": "depth, AbsRel", "points": "points, relative error", "ate": "ATE / path"}
     figure, axes = plt.subplots(1, len(shown), figsize=(10, 3), constrained_layout=True)
     summary = result["summary"]
     for axis, (score, title) in zip(axes, shown.items(), strict=True):
@@ -202,7 +202,8 @@ def _draw(result: dict[str, Any], path: Path) -> None:
             values = [summary[name][score]["mean"] for name in names]
             axis.plot((0, *STRENGTHS), values, marker="o", label=kind)
         axis.axhline(summary["truth"][score]["mean"], color="grey", label="truth alone")
-        axis.set(title=title, xlabel="strength of the teacher's faults", ylim=(0, None))
+        axis.set(title=title, xlabel="strength of the teacher's faults")
+        axis.margins(y=0.3)
     axes[0].legend()
     figure.savefig(path, dpi=110)
 

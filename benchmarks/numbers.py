@@ -1,4 +1,4 @@
-"""Write the tables of README.md, docs/speed.md and docs/accuracy.md from the result files.
+"""Write the tables of README.md and of pages in docs/ from the result files.
 
 python benchmarks/numbers.py          write them
 python benchmarks/numbers.py --check  fail if they are not what the result files say
@@ -31,6 +31,9 @@ SCORES = {
 }
 """Score -> words, decimals."""
 
+ABLATION = ("abs_rel", "delta1", "points", "rotation_degrees", "auc30_apart", "ate")
+"""Scores of the table of students."""
+
 MORE_IS_BETTER = ("delta1", "auc30", "auc15", "auc5", "auc30_apart")
 CLASSICAL = "essential_matrix"
 """Looks at the images, so it is no trivial guess."""
@@ -43,7 +46,8 @@ def main() -> int:
     is_check = parser.parse_args().check
     texts = {
         ROOT / "README.md": accuracy() + "\n" + speed(),
-        ROOT / "docs" / "speed.md": speed() + "\n" + world(),
+        ROOT / "docs" / "speed.md": speed() + "\n" + scaling() + "\n" + world(),
+        ROOT / "docs" / "training.md": ablation(),
         ROOT / "docs" / "accuracy.md": accuracy() + "\n" + footage(),
     }
     stale = [path for path, text in texts.items() if _replace(path, text, is_check=is_check)]
@@ -120,6 +124,53 @@ def world() -> str:
         height, width = case["size"]
         lines.append(f"| {height} x {width} | {case['frames_per_second']:.0f} |")
     lines += ["", _source("world_speed.json", result["machine"], "benchmarks/world_speed.py")]
+    return "\n".join(lines) + "\n"
+
+
+def scaling() -> str:
+    """Seconds for the newest frame, streaming and offline."""
+    result = read("latency_scaling.json")
+    lines = [
+        "| frames so far | one step of a stream, s | offline network on all frames, s | ratio |",
+        "|---|---|---|---|",
+    ]
+    for n, seconds in result["offline_seconds"].items():
+        newest = result["streaming_seconds"][int(n) - 1]
+        lines.append(f"| {n} | {newest:.3f} | {seconds:.2f} | {result['ratio'][n]:.1f} |")
+    lines += [
+        "",
+        f"`{result['model']}`, {result['precision']}. "
+        + _source("latency_scaling.json", result["machine"], "benchmarks/latency_scaling.py"),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def ablation() -> str:
+    """Students taught by teacher, truth or both, and by teachers with faults."""
+    result = read("ablation.json")
+    settings = result["settings"]
+    words = [f"{SCORES[name][0]}" for name in ABLATION]
+    lines = [
+        f"`tiny`, teacher {settings['teacher_steps']:,} steps, students "
+        f"{settings['student_steps']:,} more from its weights; {settings['clips']} held-out clips "
+        f"of {settings['frames']} frames, motion x {settings['speed']:g}; mean over "
+        f"{len(settings['seeds'])} seeds, in brackets the standard deviation between them; "
+        "teachers with faults: one seed.",
+        "",
+        "| network | " + " | ".join(words) + " |",
+        "|---|" + "---|" * len(words),
+    ]
+    for run, scores in result["summary"].items():
+        cells = []
+        for name in ABLATION:
+            digits, value = SCORES[name][1], scores[name]
+            spread = value["deviation"]
+            cells.append(
+                f"{value['mean']:.{digits}f}"
+                + ("" if spread is None else f" ({spread:.{digits}f})")
+            )
+        lines.append(f"| {run} | " + " | ".join(cells) + " |")
+    lines += ["", _source("ablation.json", result["machine"], "benchmarks/ablation.py")]
     return "\n".join(lines) + "\n"
 
 

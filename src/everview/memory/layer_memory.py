@@ -1,8 +1,11 @@
 """LayerMemory: what one attention layer remembers."""
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 
 class LayerMemory:
@@ -34,9 +37,40 @@ class LayerMemory:
         assert self._values is not None, "append comes before read"
         return self._keys[:, :, : self.num_tokens], self._values[:, :, : self.num_tokens]
 
+    def attend(self, queries: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
+        """Every query sees all that is held, what was appended last included."""
+        return F.scaled_dot_product_attention(queries, *self.read())
+
+    def settle(self) -> None:
+        """The step has succeeded: bounded memories forget now."""
+
     def truncate(self, num_tokens: int) -> None:
         """Forget all but the first tokens: undoes appends that belong to a failed step."""
         self.num_tokens = min(self.num_tokens, num_tokens)
+
+    @property
+    def num_evicted(self) -> int:
+        """Tokens forgotten so far."""
+        return 0
+
+    @property
+    def largest_bytes(self) -> int | None:
+        """Most that will ever be reserved; None if there is no bound, or none is known yet."""
+        return None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is needed to go on, for a file; views."""
+        if self._keys is None:
+            return {}
+        keys, values = (
+            t[:, :, : self.num_tokens] for t in (self._keys, self._values) if t is not None
+        )
+        return {"keys": keys, "values": values}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Hold what `tensors` gave; the memory is empty before."""
+        if tensors:
+            LayerMemory.append(self, tensors["keys"], tensors["values"])
 
     @property
     def used_bytes(self) -> int:
@@ -60,8 +94,12 @@ class LayerMemory:
         capacity = 0 if old is None else old.shape[2]
         if old is not None and num_tokens <= capacity:
             return old
-        shape = (*like.shape[:2], max(num_tokens, 2 * capacity), like.shape[3])
+        shape = (*like.shape[:2], self._capacity(num_tokens, capacity), like.shape[3])
         grown = torch.empty(shape, dtype=like.dtype, device=like.device)
         if old is not None:
             grown[:, :, : self.num_tokens] = old[:, :, : self.num_tokens]
         return grown
+
+    def _capacity(self, num_tokens: int, capacity: int) -> int:
+        """Tokens to make room for."""
+        return max(num_tokens, 2 * capacity)

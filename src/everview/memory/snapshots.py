@@ -10,25 +10,24 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from everview.errors import InputError
-from everview.memory.policies import MemoryPolicy, parse
+from everview.memory.policies import parse
 from everview.memory.state import StreamState, TrackedGroup
 
-FORMAT = "everview.stream.1"
+FORMAT = "everview.stream.2"
 """Name and version of the file format."""
 
 
-def write_state(state: StreamState, path: Path, *, policy: str, network: dict[str, Any]) -> None:
+def write_state(state: StreamState, path: Path, *, network: dict[str, Any]) -> None:
     """Write all that is needed to go on.
 
     Args:
         path: replaced only when the whole file is on disk.
-        policy: memory policy as text.
         network: plain values that tell the network, to refuse another one when resuming; with the
             architecture under `config`.
     """
     header = {
         "format": FORMAT,
-        "policy": policy,
+        "policy": state.policy.text,
         "network": network,
         "camera_cache": state.camera_cache,
         "batch": state.batch,
@@ -42,9 +41,7 @@ def write_state(state: StreamState, path: Path, *, policy: str, network: dict[st
     partial.replace(path)
 
 
-def read_state(
-    path: Path, *, network: dict[str, Any], device: torch.device
-) -> tuple[StreamState, MemoryPolicy]:
+def read_state(path: Path, *, network: dict[str, Any], device: torch.device) -> StreamState:
     """Read what `write_state` wrote.
 
     Raises:
@@ -57,7 +54,7 @@ def read_state(
             header = json.loads((file.metadata() or {}).get("everview", "{}"))
             _check(header, path, network)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return _state(header, tensors, network["config"]), parse(header["policy"])
+        return _state(header, tensors, network["config"])
     except (SafetensorError, json.JSONDecodeError, KeyError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise InputError(f"{path} is damaged ({reason}): save the stream again") from error
@@ -77,11 +74,9 @@ def _check(header: dict[str, Any], path: Path, network: dict[str, Any]) -> None:
 
 
 def _tensors(state: StreamState) -> dict[str, Tensor]:
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, memory in state.memories().items():
-        if memory.num_tokens:
-            for kind, tensor in zip(("keys", "values"), memory.read(), strict=True):
-                tensors[f"{name}.{kind}"] = tensor
+        tensors |= {f"{name}.{kind}": tensor for kind, tensor in memory.tensors().items()}
     tensors |= {f"tokens.{layer}": tensor for layer, tensor in state.tokens.items()}
     tensors |= {f"recent_maps.{i}": tensor for i, tensor in enumerate(state.recent_maps)}
     for i, group in enumerate(state.groups):
@@ -96,6 +91,7 @@ def _state(
 ) -> StreamState:
     camera = config["camera_head"]
     state = StreamState.empty(
+        policy=parse(header["policy"]),
         depth=config["aggregator"]["depth"],
         rounds=camera["num_iterations"],
         trunk_depth=camera["trunk_depth"],
@@ -105,8 +101,9 @@ def _state(
     state.num_frames = header["num_frames"]
     state.image_size = None if header["image_size"] is None else tuple(header["image_size"])
     for name, memory in state.memories().items():
-        if state.num_frames:
-            memory.append(tensors[f"{name}.keys"], tensors[f"{name}.values"])
+        of = f"{name}."
+        memory.restore({n[len(of) :]: t for n, t in tensors.items() if n.startswith(of)})
+    state.policy.balance(state.layers, state.num_frames)
     prefix = "tokens."
     state.tokens = {int(n[len(prefix) :]): t for n, t in tensors.items() if n.startswith(prefix)}
     num_maps = sum(name.startswith("recent_maps.") for name in tensors)

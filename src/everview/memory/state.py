@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from everview.memory.layer_memory import LayerMemory
+from everview.memory.policies import MemoryPolicy
 
 CameraCache = Literal["per_round", "shared"]
 
@@ -36,6 +37,8 @@ class StreamState:
     So one network serves many streams, and a stream can be stopped, saved and resumed.
     """
 
+    policy: MemoryPolicy
+    """What is forgotten."""
     layers: list[LayerMemory]
     """One memory per pair of aggregator blocks."""
     camera: list[list[LayerMemory]]
@@ -59,17 +62,19 @@ class StreamState:
 
     @classmethod
     def empty(
-        cls, *, depth: int, rounds: int, trunk_depth: int, camera_cache: CameraCache, batch: int
-    ) -> "StreamState":
+        cls, *, policy: MemoryPolicy, depth: int, rounds: int, trunk_depth: int,
+        camera_cache: CameraCache, batch: int,
+    ) -> "StreamState":  # fmt: skip
         """The state before the first frame of a network with these numbers of layers."""
-        first = [LayerMemory() for _ in range(trunk_depth)]
+        first = [policy.camera_memory() for _ in range(trunk_depth)]
         shared = camera_cache == "shared"
         others = [
-            first if shared else [LayerMemory() for _ in range(trunk_depth)]
+            first if shared else [policy.camera_memory() for _ in range(trunk_depth)]
             for _ in range(rounds - 1)
         ]
         return cls(
-            layers=[LayerMemory() for _ in range(depth)],
+            policy=policy,
+            layers=[policy.layer_memory(i) for i in range(depth)],
             camera=[first, *others],
             camera_cache=camera_cache,
             batch=batch,
@@ -110,9 +115,23 @@ class StreamState:
         self.tokens, self.recent_maps = mark.tokens, mark.recent_maps
         self.groups = mark.groups
 
+    def settle(self) -> None:
+        """A step has succeeded: forget what is too much, and share the budget for the next one."""
+        for memory in self.memories().values():
+            memory.settle()
+        self.policy.balance(self.layers, self.num_frames)
+
     def num_tokens(self) -> int:
-        """Tokens held per aggregator layer."""
-        return self.layers[0].num_tokens
+        """Tokens held per aggregator layer, on average."""
+        return round(sum(memory.num_tokens for memory in self.layers) / len(self.layers))
+
+    def num_evicted(self) -> int:
+        """Tokens forgotten so far per aggregator layer, on average."""
+        return round(sum(memory.num_evicted for memory in self.layers) / len(self.layers))
+
+    def is_bounded(self) -> bool:
+        """Whether what is held has stopped growing, or will by itself."""
+        return self.policy.name != "full"
 
     def cache_bytes(self) -> int:
         """Bytes of the aggregator's keys and values: 2 * layers * tokens * width * bytes each."""

@@ -14,7 +14,8 @@ from everview.errors import ConfigError
 from everview.frames.preprocess import preprocess
 from everview.geometry.pixel_map import PixelMap
 from everview.geometry.prediction import Prediction
-from everview.memory.policies import parse
+from everview.memory.free import free_memory
+from everview.memory.policies import MemoryPolicy, automatic, parse
 from everview.memory.state import CameraCache, StreamState
 from everview.model.aggregator import Aggregator
 from everview.model.config import Config
@@ -202,7 +203,8 @@ class Network(nn.Module):
         """Start a stream: frames one by one, each seeing the past.
 
         Args:
-            memory: policy such as `full`; `auto` is `full` until bounded policies exist.
+            memory: policy such as `full` or `key_diversity:tokens=8000`, see
+                `everview.memory.POLICIES`; `auto` is bounded, by the memory that is free.
             batch: streams side by side that advance together.
             camera_cache: `per_round` equals the causal forward over all frames; `shared` reproduces
                 the published inference, which lets refinement rounds see each other's keys.
@@ -221,13 +223,21 @@ class Network(nn.Module):
             raise ConfigError(f"batch must be at least 1, got {batch}")
         camera = self.config.camera_head
         state = StreamState.empty(
+            policy=self._policy(memory),
             depth=self.config.aggregator.depth,
             rounds=camera.num_iterations,
             trunk_depth=camera.trunk_depth,
             camera_cache=cast(CameraCache, camera_cache),
             batch=batch,
         )
-        return Stream(self, state, parse(memory))
+        return Stream(self, state)
+
+    def _policy(self, text: str) -> MemoryPolicy:
+        if text != "auto":
+            return parse(text)
+        agg = self.config.aggregator
+        token_bytes = 2 * agg.depth * agg.embed_dim * self.precision.itemsize
+        return automatic(token_bytes, free_memory(self.device))
 
     def resume(self, path: str | Path) -> Stream:
         """Go on with a stream that `Stream.save` wrote.

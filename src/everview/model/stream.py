@@ -11,7 +11,6 @@ from torch import Tensor
 
 from everview.errors import ConfigError
 from everview.geometry.prediction import Prediction
-from everview.memory.policies import MemoryPolicy
 from everview.memory.snapshots import read_state, write_state
 from everview.memory.state import StreamState
 from everview.model.tracking import check_frame_size, follow, start_group
@@ -38,6 +37,8 @@ class StreamReport:
     """The part of `state_bytes` that does not grow with the number of frames."""
     evictions: int
     """Tokens forgotten so far, per aggregator layer."""
+    is_bounded: bool
+    """Whether `state_bytes` will not grow for ever."""
 
 
 class Stream:
@@ -47,10 +48,9 @@ class Stream:
     steps. A step that raises changes nothing. Leaving the `with` block frees the memory.
     """
 
-    def __init__(self, network: "Network", state: StreamState, policy: MemoryPolicy) -> None:
+    def __init__(self, network: "Network", state: StreamState) -> None:
         self._network = network
         self._state: StreamState | None = state
-        self._policy = policy
 
     def __enter__(self) -> "Stream":
         return self
@@ -85,19 +85,22 @@ class Stream:
     def prefill(self, images: Float[Tensor, "b s 3 H W"]) -> Prediction:
         """Predict several next frames at once: the same result as one step after the other.
 
+        With a bounded memory they are taken one by one; if one fails, those before it stay seen.
+
         Raises:
             ConfigError: as `step`.
         """
         state = self._open()
         images = self._network.check_images(images)
-        if state.camera_cache == "per_round" and not state.groups:
+        if images.shape[1] == 1 or self._can_go_at_once(state):
             return self._advance(images)
         # Sharing makes rounds depend on the order of frames, and tracks are a matter of frames too.
         mark = state.mark()
         try:
             return _joined([self._advance(images[:, i : i + 1]) for i in range(images.shape[1])])
         except BaseException:
-            state.roll_back(mark)
+            if not state.is_bounded():
+                state.roll_back(mark)
             raise
 
     @torch.no_grad()
@@ -124,15 +127,16 @@ class Stream:
             tokens=state.num_tokens(),
             cache_bytes=state.cache_bytes(),
             state_bytes=state.reserved_bytes(),
-            policy=self._policy.text,
+            policy=state.policy.text,
             fixed_bytes=state.fixed_bytes(),
-            evictions=0,
+            evictions=state.num_evicted(),
+            is_bounded=state.is_bounded(),
         )
 
     def save(self, path: str | Path) -> None:
         """Write everything needed to go on later, atomically; `Network.resume` reads it."""
         described = _describe(self._network)
-        write_state(self._open(), Path(path), policy=self._policy.text, network=described)
+        write_state(self._open(), Path(path), network=described)
 
     @torch.no_grad()
     def _advance(self, images: Tensor, pixel_map: Any = None) -> Prediction:  # noqa: ANN401
@@ -167,6 +171,7 @@ class Stream:
             tracks = follow(network, state, features)
         state.tokens, state.image_size = latest, size
         state.num_frames += images.shape[1]
+        state.settle()
         return Prediction(
             pose_encoding=poses[-1],
             pose_encoding_iterations=poses,
@@ -176,6 +181,10 @@ class Stream:
             **tracks,
         )
 
+    @staticmethod
+    def _can_go_at_once(state: StreamState) -> bool:
+        return state.camera_cache == "per_round" and not state.groups and not state.is_bounded()
+
     def _open(self) -> StreamState:
         if self._state is None:
             raise ConfigError("this stream is closed: start a new one with model.stream()")
@@ -184,8 +193,8 @@ class Stream:
 
 def resume(network: "Network", path: Path) -> Stream:
     """See `Network.resume`."""
-    state, policy = read_state(path, network=_describe(network), device=network.device)
-    return Stream(network, state, policy)
+    state = read_state(path, network=_describe(network), device=network.device)
+    return Stream(network, state)
 
 
 def _describe(network: "Network") -> dict[str, Any]:

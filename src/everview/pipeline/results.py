@@ -22,6 +22,8 @@ class FrameResult:
     """Bytes that the stream's past takes after this frame, reserved room included."""
     fixed_memory: int = 0
     """The part of `memory` that does not grow with the number of frames."""
+    is_bounded: bool = False
+    """Whether `memory` will not grow for ever."""
 
 
 @runtime_checkable

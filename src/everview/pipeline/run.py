@@ -27,6 +27,11 @@ class HeldBytes(Protocol):
         """The part of it that does not grow with the number of frames."""
         ...
 
+    @property
+    def is_bounded(self) -> bool:
+        """Whether it will not grow for ever."""
+        ...
+
 
 @runtime_checkable
 class FrameStream(Protocol):
@@ -82,6 +87,7 @@ def stream_results(
             latency=latency,
             memory=report.state_bytes,
             fixed_memory=report.fixed_bytes,
+            is_bounded=report.is_bounded,
         )
     if num_frames and not num_usable:
         raise _none_usable(num_frames, problems)
@@ -185,14 +191,15 @@ class MemoryGuard:
         if self._limit is None or result.prediction is None:
             return
         is_first, self._is_first = self._is_first, False
-        if is_first and self._num_frames is not None:
+        if is_first and self._num_frames is not None and not result.is_bounded:
             self._check_forecast(result, self._limit, self._num_frames)
         if result.memory > self._limit:
             raise NotEnoughMemoryError(
                 f"the stream's past takes {bytes_as_text(result.memory)} after frame "
                 f"{result.frame.index}, the limit is {bytes_as_text(self._limit)}; all frames so "
-                "far are saved. Raise --memory-limit and go on with --resume, or take fewer or "
-                "smaller frames (--every, --end, --size)"
+                "far are saved. Raise --memory-limit and go on with --resume, forget more "
+                "(--memory key_diversity:tokens=4000) or take fewer or smaller frames (--every, "
+                "--end, --size)"
             )
 
     def _check_forecast(self, first: FrameResult, limit: int, num_frames: int) -> None:

@@ -1,22 +1,63 @@
 import pytest
+import torch
 
 from everview.errors import ConfigError
 from everview.memory import POLICIES, parse
+from everview.memory.policies import automatic
+
+BOUNDED = [name for name in POLICIES if name != "full"]
 
 
-@pytest.mark.parametrize("text", ["full", "auto"])
-def test_full_is_parsed_and_what_auto_means_for_now(text):
-    assert parse(text).text == "full"
-    assert "full" in POLICIES
+def test_text_and_policy_are_the_same_thing():
+    for text in (
+        "full",
+        "window:tokens=50",
+        "random:frames=3,seed=2",
+        "coverage:frames=4,recent=0.25",
+        "key_diversity:tokens=25000,camera=64,budget=adaptive",
+        "merge:tokens=9,nearness=0.9",
+        "key_diversity:tokens=25000,reference=true",
+    ):
+        assert parse(parse(text).text) == parse(text)
+        assert sorted(parse(text).text.split(",")) == sorted(text.split(","))
+
+
+def test_auto_is_bounded_and_smaller_where_little_is_free():
+    assert parse("auto") == automatic()
+    assert automatic(1000, 40_000_000).tokens == automatic().tokens == 8000
+    assert automatic(1000, 4_000_000).tokens == 1000
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nothing", "'nothing' is unknown; choose from full"),
-        ("full:tokens=3", "no option 'tokens'"),
+        ("nothing", "'nothing' is unknown; choose from full, window, anchor_window"),
+        ("full:tokens=3", "no option 'tokens'; write 'full' alone"),
+        ("window:frame=3", "no option 'frame'; its options are tokens, frames, camera"),
+        ("window", "needs a budget: window:tokens=8000"),
+        ("window:tokens=5,frames=3", "needs a budget"),
+        ("window:tokens=many", "tokens is a number, got 'many'"),
+        ("window:tokens=0", "tokens must be >= 1, got 0"),
+        ("random:frames=1", "frames must be >= 2, got 1"),
+        ("key_diversity:tokens=5,reference=yes", "true or false, got 'yes'"),
+        ("key_diversity:tokens=5,budget=fair", "budget is uniform or adaptive, got fair"),
+        ("coverage:frames=5,recent=1", r"recent is a share in \[0, 1\), got 1"),
+        ("window:tokens=5,bits=3", "no option 'bits'"),
     ],
 )
-def test_an_unknown_policy_or_option_is_named(text, message):
+def test_what_cannot_be_is_refused_by_name(text, message):
     with pytest.raises(ConfigError, match=message):
         parse(text)
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_a_budget_below_two_frames_is_refused_with_the_least(name):
+    policy = parse(f"{name}:tokens=15")
+    memory = policy.layer_memory(0)
+    frame = torch.zeros(1, 2, 8, 4)
+    if name == "window":
+        memory.append(frame, frame)
+        return
+    with pytest.raises(ConfigError, match=f"have 8 and 16 are the least: write {name}:tokens=16"):
+        memory.append(frame, frame)
+    assert memory.num_tokens == 0

@@ -31,7 +31,9 @@ class FakeStream:
         return prediction(self.num_frames - 1, self.past, frame.image, frame.pixel_map)
 
     def report(self):
-        return SimpleNamespace(state_bytes=self.bytes_per_frame * self.num_frames, fixed_bytes=0)
+        return SimpleNamespace(
+            state_bytes=self.bytes_per_frame * self.num_frames, fixed_bytes=0, is_bounded=False
+        )
 
     def save(self, path):
         path.write_text(json.dumps([self.past, self.num_frames]))

@@ -58,6 +58,8 @@ class Attention(nn.Module):
         """
         if memory is not None:
             memory.append(k, v)
+            if num_frames == 1:
+                return memory.attend(q)
             k, v = memory.read()
         p = q.shape[2] // num_frames
         first = k.shape[2] - (num_frames - 1) * p  # keys that the first of these frames sees

@@ -1,0 +1,186 @@
+"""Policies that keep keys which differ from the others: InfiniteVGGT and what was built on it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from everview.memory.layer_memory import LayerMemory
+from everview.memory.policies.bounded import Bounded, most
+from everview.memory.reference import ReferenceMemory, layer_budgets, share_budgets
+from everview.memory.slots import SlotMemory, Slots
+
+SHARED_EVERY = 32
+"""Frames between two looks at how the budget is shared among layers."""
+CHUNK = 2048
+"""Tokens that are taken to float32 at a time."""
+SMALLEST_NORM = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyDiversity(Bounded):
+    """Forgets the keys that are most like the mean of all, head by head.
+
+    Cost: two passes over the keys, 4 M C operations for M slots of C channels, against
+    4 P (M + P) C of attention. The mean is taken anew each frame, so that it cannot drift.
+
+    Source: InfiniteVGGT (arXiv 2601.02281) Sec. 3.2 and 3.3; the score is KeyDiff's
+    (arXiv 2504.15364).
+    """
+
+    name: ClassVar[str] = "key_diversity"
+    notes: ClassVar[tuple[str, ...]] = ("inverse_norm",)
+    budget: Literal["uniform", "adaptive"] = "uniform"
+    """Tokens of a layer: the same for all, or more where keys differ more."""
+    reference: bool = False
+    """The published order: forget before attending, budgets anew each frame."""
+
+    def layer_memory(self, layer: int) -> LayerMemory:
+        """See Bounded.layer_memory."""
+        return ReferenceMemory(self) if self.reference else SlotMemory(self, layer)
+
+    def arrive(self, slots: Slots) -> None:
+        """Note 1 / norm of the new keys."""
+        new = slots.keys[:, :, -slots.num_new :].float()
+        norm = new.norm(dim=-1).clamp_min(SMALLEST_NORM)
+        slots.notes["inverse_norm"][:, :, -slots.num_new :] = 1 / norm
+
+    def losers(self, slots: Slots, count: int) -> Int[Tensor, "b heads count"]:
+        """Those with the largest product of unit key and mean unit key."""
+        return most(similarity_to_mean(slots), count)
+
+    def balance(self, memories: Sequence[LayerMemory], frame: int) -> None:
+        """Give layers whose keys differ more of what others have."""
+        if self.reference:
+            references = [m for m in memories if isinstance(m, ReferenceMemory)]
+            share_budgets(references, self.tokens_for(references[0].num_anchors) * len(references))
+            return
+        slots = [m for m in memories if isinstance(m, SlotMemory)]
+        scores = [memory.score for memory in slots if memory.score is not None]
+        if self.budget == "uniform" or frame % SHARED_EVERY or len(scores) < len(slots):
+            return
+        least = 2 * slots[0].num_anchors
+        total = self.tokens_for(slots[0].num_anchors) * len(slots)
+        shares = layer_budgets(torch.stack(scores), total - least * len(slots))
+        for memory, share in zip(slots, shares, strict=True):
+            memory.budget = least + share
+
+
+def similarity_to_mean(slots: Slots) -> Float[Tensor, "b h c"]:
+    """Product of each unit key with the mean of all unit keys; notes the layer's score.
+
+    The score is the mean over heads of the squared norm of the mean key, which equals the mean
+    product (rolling_memory.md 4.1).
+    """
+    inverse = slots.notes["inverse_norm"]
+    total = torch.zeros_like(slots.keys[:, :, :1], dtype=torch.float32)
+    for keys, some in _chunks(slots.keys, inverse):
+        total += some[:, :, None] @ keys
+    mean = total / inverse.shape[2]  # b h 1 d
+    slots.memory.score = mean.square().sum(dim=-1).mean()
+    products = [
+        (keys @ mean.transpose(2, 3))[..., 0] * some for keys, some in _chunks(slots.keys, inverse)
+    ]
+    return products[0] if len(products) == 1 else torch.cat(products, dim=2)
+
+
+def _chunks(keys: Tensor, numbers: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Keys in float32 without a copy of all of them at once."""
+    if keys.dtype == torch.float32:
+        return [(keys, numbers)]
+    return [
+        (part.float(), some)
+        for part, some in zip(keys.split(CHUNK, dim=2), numbers.split(CHUNK, dim=2), strict=True)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueAware(KeyDiversity):
+    """Key diversity, less for tokens whose values are small: they change no output.
+
+    Cost: as key diversity. Source: the idea of VATP (arXiv 2406.12335).
+    """
+
+    name: ClassVar[str] = "value_aware"
+    notes: ClassVar[tuple[str, ...]] = ("inverse_norm", "value")
+    weight: float = 0.5
+    """Of the size of values against that of similarities, both in standard deviations."""
+
+    def arrive(self, slots: Slots) -> None:
+        """Note the 1-norm of new values too."""
+        super().arrive(slots)
+        new = slots.values[:, :, -slots.num_new :].float()
+        slots.notes["value"][:, :, -slots.num_new :] = new.abs().sum(dim=-1)
+
+    def losers(self, slots: Slots, count: int) -> Int[Tensor, "b heads count"]:
+        """Most similar keys with the smallest values."""
+        size = _standard(slots.notes["value"])
+        return most(_standard(similarity_to_mean(slots)) - self.weight * size, count)
+
+
+def _standard(numbers: Float[Tensor, "b h c"]) -> Float[Tensor, "b h c"]:
+    deviation, mean = torch.std_mean(numbers, dim=-1, keepdim=True)
+    return (numbers - mean) / deviation.clamp_min(SMALLEST_NORM)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merge(KeyDiversity):
+    """New tokens are merged into old ones with nearly the same key; key diversity for the rest.
+
+    A key that stands for n tokens has the mean of their values and ln(n) added to its logits, which
+    is exact for equal keys. Cost: as key diversity, and 2 P M C for finding the nearest.
+
+    Source: StreamCacheVGGT (arXiv 2604.15237); the bias as in ToMe (arXiv 2210.09461).
+    """
+
+    name: ClassVar[str] = "merge"
+    notes: ClassVar[tuple[str, ...]] = ("inverse_norm", "count")
+    counts: ClassVar[bool] = True
+    nearness: float = 0.8
+    """Least cosine between two keys that are merged."""
+
+    def arrive(self, slots: Slots) -> None:
+        """A new token stands for itself."""
+        super().arrive(slots)
+        slots.notes["count"][:, :, -slots.num_new :] = 1
+
+    def losers(self, slots: Slots, count: int) -> Int[Tensor, "b heads count"]:
+        """What can be merged first; changes values and counts of what it is merged into."""
+        old = slots.keys.shape[2] - slots.num_new
+        cosine = _cosines(slots, old)  # b h p old
+        near = cosine.amax(dim=-1)
+        redundancy = similarity_to_mean(slots)  # in [-1, 1]
+        redundancy[:, :, old:] += torch.where(near > self.nearness, 2 + near, 0)
+        chosen = most(redundancy, count)
+        gone = torch.zeros_like(redundancy, dtype=torch.bool).scatter_(2, chosen, value=True)
+        cosine, nearest = cosine.masked_fill(gone[:, :, None, :old], -2).max(dim=-1)
+        self._add(slots, nearest, gone[:, :, old:] & (cosine > self.nearness))
+        return chosen
+
+    def _add(
+        self, slots: Slots, nearest: Int[Tensor, "b h p"], merged: Bool[Tensor, "b h p"]
+    ) -> None:
+        """New tokens to the means that their nearest old ones stand for."""
+        counts, values = slots.notes["count"], slots.values
+        new = slots.num_new
+        total = counts.scatter_add(2, nearest, merged.float())
+        index = nearest[..., None].expand(-1, -1, -1, values.shape[3])
+        touched = values.gather(2, index).float() * counts.gather(2, nearest)[..., None]
+        # All that went into the same old token before and now, then the mean.
+        sums = torch.zeros_like(values, dtype=torch.float32)
+        sums.scatter_(2, index, touched)
+        sums.scatter_add_(2, index, values[:, :, -new:].float() * merged[..., None])
+        means = (sums / total[..., None]).gather(2, index).to(values.dtype)
+        values.scatter_(2, index, means)
+        counts.copy_(total)
+        slots.memory.set_counts(counts)
+
+
+def _cosines(slots: Slots, old: int) -> Float[Tensor, "b h p m"]:
+    """Between each key of the newest frame and each older one."""
+    inverse = slots.notes["inverse_norm"]
+    products = slots.keys[:, :, old:] @ slots.keys[:, :, :old].transpose(2, 3)
+    return products.float() * inverse[:, :, old:, None] * inverse[:, :, None, :old]

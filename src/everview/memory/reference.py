@@ -1,0 +1,134 @@
+"""InfiniteVGGT's memory in the published order of operations, for parity."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from everview.memory.layer_memory import LayerMemory
+
+if TYPE_CHECKING:
+    from everview.memory.policies.bounded import Bounded
+
+TEMPERATURE = 0.5
+SMALLEST_NORM = 1e-12
+
+
+def layer_budgets(scores: Float[Tensor, " layers"], total: int) -> list[int]:
+    """Tokens of each layer: more where keys differ more, in all at most `total`.
+
+    Args:
+        scores: mean similarity of each layer's keys to their mean, in [0, 1].
+        total: tokens of all layers; below 0 counts as 0.
+
+    Source: InfiniteVGGT (arXiv 2601.02281) Sec. 3.3, with the temperature of the released code.
+    """
+    shares = ((1 - scores.float()) / TEMPERATURE).softmax(dim=0)
+    return [int(tokens) for tokens in (max(total, 0) * shares).tolist()]
+
+
+def survivors(
+    keys: Float[Tensor, "b h n d"], *, anchors: int, budget: int
+) -> tuple[Int[Tensor, "b h budget"], Float[Tensor, ""]]:
+    """Which tokens stay, ascending, and how alike all candidates are.
+
+    Args:
+        keys: of all tokens, anchors first.
+        anchors: tokens at the beginning that always stay.
+        budget: tokens that stay, anchors included.
+
+    Source: InfiniteVGGT Sec. 3.2.
+    """
+    candidates = keys[:, :, anchors:].float()
+    unit = candidates / candidates.norm(dim=-1, keepdim=True).clamp_min(SMALLEST_NORM)
+    mean = unit.mean(dim=2, keepdim=True)
+    similarity = (unit * mean).sum(dim=-1)  # b h candidates
+    kept = similarity.topk(budget - anchors, dim=-1, largest=False).indices.sort(dim=-1).values
+    first = torch.arange(anchors, device=keys.device).expand(*keys.shape[:2], anchors)
+    return torch.cat([first, kept + anchors], dim=-1), similarity.mean()
+
+
+class ReferenceMemory(LayerMemory):
+    """Forgets before attention, from the past and the newest frame alike; copies what stays.
+
+    Kept plain on purpose: it is what `SlotMemory` is compared with, in results and in speed.
+    """
+
+    def __init__(self, policy: "Bounded") -> None:
+        super().__init__()
+        self.policy = policy
+        self.budget: int | None = None
+        """Tokens after the next frame; set before each frame by `share_budgets`."""
+        self.num_anchors = 0
+        self.score: Float[Tensor, ""] | None = None
+        self._before: tuple[int, Tensor | None, Tensor | None, Tensor | None] | None = None
+        self._arrived = 0
+
+    def append(self, keys: Float[Tensor, "b h n d"], values: Float[Tensor, "b h n d"]) -> None:
+        """See LayerMemory.append."""
+        if self._keys is None:
+            self.policy.tokens_for(keys.shape[2])
+        self._before = (self.num_tokens, self._keys, self._values, self.score)
+        old_keys, old_values = self._keys, self._values
+        if old_keys is not None and old_values is not None:
+            keys = torch.cat([old_keys, keys], dim=2)
+            values = torch.cat([old_values, values], dim=2)
+        if self.budget is not None and keys.shape[2] > self.budget > self.num_anchors:
+            index, score = survivors(keys, anchors=self.num_anchors, budget=self.budget)
+            index = index[..., None].expand(-1, -1, -1, keys.shape[3])
+            keys, values, self.score = keys.gather(2, index), values.gather(2, index), score
+        self._keys, self._values, self.num_tokens = (
+            keys.contiguous(),
+            values.contiguous(),
+            keys.shape[2],
+        )
+
+    def settle(self) -> None:
+        """See LayerMemory.settle."""
+        if self._before is None:
+            return
+        if self.num_anchors == 0:
+            self.num_anchors = self.num_tokens
+        self._arrived += self.num_anchors
+        self._before = None
+
+    def truncate(self, num_tokens: int) -> None:
+        """See LayerMemory.truncate."""
+        if self._before is not None:
+            self.num_tokens, self._keys, self._values, self.score = self._before
+            self._before = None
+        assert self.num_tokens == num_tokens, "only the last step can be undone"
+
+    @property
+    def num_evicted(self) -> int:
+        """See LayerMemory.num_evicted."""
+        return self._arrived - self.num_tokens
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See LayerMemory.tensors."""
+        held = super().tensors() | {"numbers": torch.tensor([self.num_anchors, self._arrived])}
+        return held if self.score is None else held | {"score": self.score}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """See LayerMemory.restore."""
+        if "keys" not in tensors:
+            return
+        self._keys, self._values = tensors["keys"], tensors["values"]
+        self.num_tokens = self._keys.shape[2]
+        self.num_anchors, self._arrived = (int(number) for number in tensors["numbers"])
+        self.score = tensors.get("score")
+
+
+def share_budgets(memories: list[ReferenceMemory], tokens: int) -> None:
+    """Set the budgets of all layers for the next frame from the scores of the last one.
+
+    Args:
+        memories: one per layer.
+        tokens: of all layers together.
+    """
+    zero = torch.zeros(())
+    scores = [zero if memory.score is None else memory.score.cpu() for memory in memories]
+    for memory, budget in zip(memories, layer_budgets(torch.stack(scores), tokens), strict=True):
+        memory.budget = budget

@@ -1,0 +1,229 @@
+"""SlotMemory: a layer's memory of fixed size, whose slots are overwritten in place."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from everview.memory.layer_memory import LayerMemory
+
+if TYPE_CHECKING:
+    from everview.memory.policies.bounded import Bounded
+
+EXTRA = 8
+"""Channels that are added where tokens have counts; kernels like multiples of eight."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slots:
+    """What a policy chooses from: views of all candidates, the newest frame last.
+
+    Axes: b streams, h heads, c candidates, d channels, p tokens of a frame.
+    """
+
+    keys: Float[Tensor, "b h c d"]
+    values: Float[Tensor, "b h c d"]
+    order: Int[Tensor, "b h c"]
+    """Number of arrival in the stream."""
+    notes: Mapping[str, Float[Tensor, "b h c"]]
+    """What the policy keeps beside each token."""
+    anchors: Float[Tensor, "b h a d"]
+    """Keys of the protected frame."""
+    num_new: int
+    """Candidates of the newest frame."""
+    queries: Float[Tensor, "b h p d"] | None
+    """Of the newest frame, for policies that watch them."""
+    layer: int
+    """Index of the layer."""
+    memory: "SlotMemory"
+    """For policies that change what they keep."""
+
+
+class SlotMemory(LayerMemory):
+    """Keys and values of at most `budget` tokens, and of the frame that is being taken in.
+
+    Laid out as protected frame, slots, newest frame. Attention does not care about the order of
+    keys (norm and rotation are already applied), so a forgotten token's slot takes a new one and
+    nothing else moves: O(p) writes per frame, shapes that do not change once all slots are taken,
+    no host synchronisation. Forgetting happens in `settle`, after the whole step has succeeded, so
+    that a failed step is undone by `truncate`.
+    """
+
+    def __init__(self, policy: "Bounded", layer: int) -> None:
+        super().__init__()
+        self.policy, self.layer = policy, layer
+        self.budget: int | None = None
+        """Tokens that stay after a frame; known from the first frame on."""
+        self.num_anchors = 0
+        self.num_arrived = 0
+        """Tokens that ever came, those of a failed step not counted."""
+        self.score: Float[Tensor, ""] | None = None
+        """How alike all keys are, for policies that share the budget among layers."""
+        self._settled = 0
+        self._extra: dict[str, Tensor] = {}  # order and notes: b h capacity
+        self._queries: Tensor | None = None
+        self._head_dim = 0
+
+    def append(self, keys: Float[Tensor, "b h n d"], values: Float[Tensor, "b h n d"]) -> None:
+        """See LayerMemory.append; the first frame fixes the budget."""
+        n, d = keys.shape[2], keys.shape[3]
+        if self.budget is None:
+            self.policy.tokens_for(n)  # refuses before anything is stored
+        self._head_dim = d
+        if self.policy.counts:
+            keys, values = F.pad(keys, (0, EXTRA)), F.pad(values, (0, EXTRA))
+        start = self.num_tokens
+        super().append(keys, values)
+        first = self.num_arrived + start - self._settled
+        numbers = torch.arange(first, first + n, device=keys.device)
+        self._note("order", torch.int64, start, numbers)
+        for name in self.policy.notes:
+            self._note(name, torch.float32, start, 0.0)
+
+    def attend(self, queries: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
+        """See LayerMemory.attend."""
+        if self.policy.watches_queries:
+            self._queries = queries
+        keys, values = super().read()
+        if not self.policy.counts:
+            return F.scaled_dot_product_attention(queries, keys, values)
+        d = self._head_dim
+        if self.num_arrived <= (self.budget or self.num_arrived):  # nothing was merged so far
+            return F.scaled_dot_product_attention(queries, keys[..., :d], values[..., :d])
+        padded = F.pad(queries, (0, EXTRA))
+        padded[..., d] = 1  # meets ln(count) / scale
+        return F.scaled_dot_product_attention(padded, keys, values, scale=d**-0.5)[..., :d]
+
+    def read(self) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b h n d"]]:
+        """See LayerMemory.read."""
+        keys, values = super().read()
+        return keys[..., : self._head_dim], values[..., : self._head_dim]
+
+    def truncate(self, num_tokens: int) -> None:
+        """See LayerMemory.truncate."""
+        super().truncate(num_tokens)
+        self._queries = None
+
+    def settle(self) -> None:
+        """Take the newest frame in and forget what is too much."""
+        new = self.num_tokens - self._settled
+        if new == 0:
+            return
+        self.num_arrived += new
+        if self.budget is None:
+            self.budget = self.policy.tokens_for(new)
+            self.num_anchors = new if self.policy.protects_first_frame else 0
+        if self.num_tokens > self.num_anchors:
+            slots = self._slots(new)
+            self.policy.arrive(slots)
+            excess = self.num_tokens - self.budget
+            if excess > 0:
+                self._forget(self.policy.losers(slots, excess))
+        self._settled = self.num_tokens
+        self._queries = None
+
+    @property
+    def num_evicted(self) -> int:
+        """Tokens forgotten so far."""
+        return self.num_arrived - self._settled
+
+    @property
+    def largest_bytes(self) -> int | None:
+        """Most that this memory will ever reserve; None before the first frame."""
+        if self.budget is None or self._keys is None:
+            return None
+        return self.reserved_bytes
+
+    @property
+    def reserved_bytes(self) -> int:
+        """See LayerMemory.reserved_bytes."""
+        return super().reserved_bytes + sum(tensor.nbytes for tensor in self._extra.values())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See LayerMemory.tensors."""
+        held = super().tensors() | {
+            name: tensor[:, :, : self.num_tokens] for name, tensor in self._extra.items()
+        }
+        keep = [self.budget or 0, self.num_anchors, self.num_arrived, self._head_dim]
+        held["numbers"] = torch.tensor(keep)
+        return held if self.score is None else held | {"score": self.score}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """See LayerMemory.restore."""
+        if not tensors:
+            return
+        numbers = [int(number) for number in tensors["numbers"]]
+        self.budget, self.num_anchors, self.num_arrived, self._head_dim = numbers
+        super().restore(tensors)
+        self._settled = self.num_tokens
+        self._extra = {}
+        for name in ("order", *self.policy.notes):
+            self._note(name, tensors[name].dtype, 0, tensors[name])
+        self.score = tensors.get("score")
+
+    def set_counts(self, counts: Float[Tensor, "b h c"]) -> None:
+        """Write ln(count) of all candidates where attention finds it."""
+        assert self._keys is not None, "there are tokens"
+        end = self.num_anchors + counts.shape[2]
+        self._keys[:, :, self.num_anchors : end, self._head_dim] = counts.log() * (
+            self._head_dim**0.5
+        )
+
+    def _capacity(self, num_tokens: int, capacity: int) -> int:
+        """Room for the budget and a frame at once; budgets that were raised later by doubling."""
+        del capacity
+        new = num_tokens - self._settled
+        budget = self.budget if self.budget is not None else self.policy.tokens_for(new)
+        return max(num_tokens, budget + new)
+
+    def _note(self, name: str, dtype: torch.dtype, start: int, value: Tensor | float) -> None:
+        """Numbers beside the tokens from `start` on."""
+        assert self._keys is not None, "tokens come before their notes"
+        shape = self._keys.shape[:3]
+        old = self._extra.get(name)
+        if old is None or old.shape != shape:
+            grown = torch.zeros(shape, dtype=dtype, device=self._keys.device)
+            if old is not None:
+                grown[:, :, :start] = old[:, :, :start]
+            self._extra[name] = grown
+        self._extra[name][:, :, start : self.num_tokens] = value
+
+    def _slots(self, new: int) -> Slots:
+        keys, values = self.read()
+        a = self.num_anchors
+        notes = {name: t[:, :, a : self.num_tokens] for name, t in self._extra.items()}
+        return Slots(
+            keys=keys[:, :, a:], values=values[:, :, a:], order=notes.pop("order"), notes=notes,
+            anchors=keys[:, :, :a], num_new=min(new, self.num_tokens - a), queries=self._queries,
+            layer=self.layer, memory=self,
+        )  # fmt: skip
+
+    def _forget(self, losers: Int[Tensor, "b heads n"]) -> None:
+        """Move what survives at the end of the storage into the slots of what is forgotten.
+
+        As many slots become free as tokens behind the budget survive, in every head. Tokens that
+        are forgotten behind the budget are copied onto themselves.
+        """
+        assert self._keys is not None, "there are tokens"
+        assert self._values is not None, "there are tokens"
+        assert self.budget is not None, "set by the first frame"
+        b, h = self._keys.shape[:2]
+        excess = losers.shape[2]
+        slots = self.budget - self.num_anchors
+        target = losers.sort(dim=-1).values  # free slots first, then what is lost at the end
+        behind = torch.where(target >= slots, target - slots, excess)  # the last entry is for none
+        lost = torch.zeros(*target.shape[:2], excess + 1, dtype=torch.bool, device=target.device)
+        lost.scatter_(2, behind, value=True)
+        source = slots + lost[..., :excess].byte().argsort(dim=-1, stable=True)
+        target, source = (index.expand(b, h, excess) for index in (target, source))
+        for tensor in (self._keys, self._values, *self._extra.values()):
+            candidates = tensor[:, :, self.num_anchors : self.num_tokens]
+            to, of = target, source
+            if tensor.ndim == 4:
+                to, of = (i[..., None].expand(-1, -1, -1, tensor.shape[3]) for i in (to, of))
+            candidates.scatter_(2, to, candidates.gather(2, of))
+        self.num_tokens = self.budget

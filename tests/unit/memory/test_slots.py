@@ -1,0 +1,176 @@
+"""Laws of the memory whose slots are overwritten in place."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from everview.memory import POLICIES, parse
+from everview.memory.layer_memory import LayerMemory
+from everview.memory.reference import survivors
+
+BOUNDED = [name for name in POLICIES if name != "full"]
+P, H, D = 6, 2, 8
+
+
+def frame(seed, batch=1, size=P):
+    draws = torch.Generator().manual_seed(seed)
+    return [torch.randn(batch, H, size, D, generator=draws) for _ in range(3)]
+
+
+def taken(memory, seed, batch=1, size=P):
+    q, k, v = frame(seed, batch, size)
+    memory.append(k, v)
+    heads = memory.attend(q)
+    memory.settle()
+    return heads
+
+
+def as_set(memory):
+    """Keys and values of each head in an order of their own."""
+    keys, values = memory.read()
+    both = torch.cat([keys, values], dim=-1)
+    order = both[..., 0].argsort(dim=-1)
+    return both.gather(2, order[..., None].expand_as(both))
+
+
+@settings(deadline=None, max_examples=30)
+@given(frames=st.integers(2, 5), extra=st.integers(0, P - 1), length=st.integers(1, 12),
+       batch=st.integers(1, 2), start=st.integers(0, 999))  # fmt: skip
+def test_slots_hold_what_copying_the_survivors_would_hold(frames, extra, length, batch, start):
+    budget = frames * P + extra
+    memory = parse(f"key_diversity:tokens={budget}").layer_memory(0)
+    plain = torch.zeros(batch, H, 0, 2 * D)
+    for i in range(length):
+        taken(memory, start + i, batch)
+        _, k, v = frame(start + i, batch)
+        plain = torch.cat([plain, torch.cat([k, v], dim=-1)], dim=2)
+        if plain.shape[2] > budget:
+            index, _ = survivors(plain[..., :D], anchors=P, budget=budget)
+            plain = plain.gather(2, index[..., None].expand(-1, -1, -1, 2 * D))
+    order = plain[..., 0].argsort(dim=-1)
+    expected = plain.gather(2, order[..., None].expand_as(plain))
+    torch.testing.assert_close(as_set(memory), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_nothing_grows_and_nothing_moves_over_hundreds_of_frames(name):
+    memory = parse(f"{name}:tokens=40").layer_memory(3)
+    places, sizes = set(), set()
+    for i in range(500):
+        taken(memory, i)
+        if i > 20:
+            places.add(memory.read()[0].data_ptr())
+            sizes.add((memory.reserved_bytes, memory.num_tokens))
+    assert len(places) == len(sizes) == 1
+    assert memory.num_tokens <= 40
+    assert memory.num_evicted == 500 * P - memory.num_tokens
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_the_first_frame_stays_and_attention_is_over_the_past_and_the_whole_newest_frame(name):
+    memory = parse(f"{name}:tokens=30").layer_memory(0)
+    for i in range(9):
+        held = memory.read() if i else (torch.zeros(1, H, 0, D),) * 2
+        keys, values = (t.clone() for t in held)
+        q, k, v = frame(i)
+        heads = taken(memory, i)
+        if name == "merge" and i > 4:
+            continue
+        expected = F.scaled_dot_product_attention(
+            q, torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)
+        )
+        torch.testing.assert_close(heads, expected)
+    first = frame(0)[1]
+    stays = (memory.read()[0][:, :, :, None] == first[:, :, None]).all(dim=-1).any(dim=2).all()
+    assert bool(stays) == (name != "window")
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_a_failed_step_changes_nothing(name):
+    memory, other = (parse(f"{name}:tokens=30").layer_memory(1) for _ in range(2))
+    for i in range(12):
+        q, k, v = frame(100 + i)
+        before = memory.num_tokens
+        memory.append(k, v)
+        memory.attend(q)
+        memory.truncate(before)
+        torch.testing.assert_close(taken(memory, i), taken(other, i), rtol=0, atol=0)
+    torch.testing.assert_close(as_set(memory), as_set(other), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_a_stored_memory_goes_on_as_if_nothing_had_happened(name):
+    memory = parse(f"{name}:tokens=30").layer_memory(1)
+    for i in range(9):
+        taken(memory, i)
+    stored = {key: tensor.clone() for key, tensor in memory.tensors().items()}
+    other = parse(f"{name}:tokens=30").layer_memory(1)
+    other.restore(stored)
+    for i in range(9, 15):
+        torch.testing.assert_close(taken(memory, i), taken(other, i), rtol=0, atol=0)
+    assert memory.num_evicted == other.num_evicted
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_with_room_for_all_every_policy_is_full_to_the_bit(name):
+    memory, full = parse(f"{name}:tokens=72").layer_memory(1), LayerMemory()
+    for i in range(12):
+        q, k, v = frame(i)
+        full.append(k, v)
+        expected = full.attend(q)
+        torch.testing.assert_close(taken(memory, i), expected, rtol=0, atol=0)
+
+
+def test_the_order_of_keys_does_not_matter_to_attention():
+    q, k, v = frame(0, size=60)
+    order = torch.randperm(60)
+    torch.testing.assert_close(
+        F.scaled_dot_product_attention(q, k[:, :, order], v[:, :, order]),
+        F.scaled_dot_product_attention(q, k, v),
+        rtol=1e-5, atol=1e-6,
+    )  # fmt: skip
+
+
+def test_merged_duplicates_attend_as_if_all_were_there():
+    memory, full = parse("merge:tokens=18").layer_memory(0), LayerMemory()
+    q, k, v = frame(5)
+    for i in range(5):  # a first frame, then the same one again and again
+        keys, values = (k, v) if i else frame(1)[1:]
+        full.append(keys, values)
+        memory.append(keys, values)
+        torch.testing.assert_close(memory.attend(q), full.attend(q), rtol=1e-5, atol=1e-5)
+        memory.settle()
+    assert memory.num_evicted > 0
+
+
+def test_windows_forget_the_oldest():
+    memory = parse("anchor_window:frames=3").layer_memory(0)
+    for i in range(7):
+        taken(memory, i)
+    expected = torch.cat([torch.cat(frame(i)[1:], dim=-1) for i in (0, 5, 6)], dim=2)
+    order = expected[..., 0].argsort(dim=-1)
+    torch.testing.assert_close(
+        as_set(memory), expected.gather(2, order[..., None].expand_as(expected)), rtol=0, atol=0
+    )
+
+
+def test_frame_cover_drops_the_repetition_and_keeps_what_differs():
+    memory = parse("frame_cover:frames=4").layer_memory(0)
+    for seed in (0, 1, 2, 3, 2):
+        taken(memory, seed)
+    expected = torch.cat([torch.cat(frame(i)[1:], dim=-1) for i in (0, 1, 2, 3)], dim=2)
+    order = expected[..., 0].argsort(dim=-1)
+    torch.testing.assert_close(
+        as_set(memory), expected.gather(2, order[..., None].expand_as(expected)), rtol=0, atol=0
+    )
+
+
+def test_a_random_choice_is_a_reservoir():
+    memory = parse("random:tokens=606").layer_memory(0)
+    for i in range(400):
+        taken(memory, i)
+    ages = memory.tensors()["order"][:, :, P:].float() / (400 * P)
+    assert abs(float(ages.mean()) - 0.5) < 0.03
+    assert abs(float(ages.std()) - 12**-0.5) < 0.03

@@ -68,7 +68,8 @@ class LayerMemory:
         return {"keys": keys, "values": values}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Hold what `tensors` gave; the memory is empty before."""
+        """Hold what `tensors` gave, and nothing else."""
+        self.num_tokens, self._keys, self._values = 0, None, None
         if tensors:
             LayerMemory.append(self, tensors["keys"], tensors["values"])
 

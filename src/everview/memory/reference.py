@@ -113,6 +113,7 @@ class ReferenceMemory(LayerMemory):
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """See LayerMemory.restore."""
+        self.__init__(self.policy)  # type: ignore[misc]
         if "keys" not in tensors:
             return
         self._keys, self._values = tensors["keys"], tensors["values"]

@@ -63,7 +63,7 @@ class SlotMemory(LayerMemory):
         """Tokens that ever came, those of a failed step not counted."""
         self.score: Float[Tensor, ""] | None = None
         """How alike all keys are, for policies that share the budget among layers."""
-        self._settled = 0
+        self._settled = self._per_frame = 0
         self._extra: dict[str, Tensor] = {}  # order and notes: b h capacity
         self._queries: Tensor | None = None
         self._head_dim = 0
@@ -115,7 +115,7 @@ class SlotMemory(LayerMemory):
             return
         self.num_arrived += new
         if self.budget is None:
-            self.budget = self.policy.tokens_for(new)
+            self._per_frame, self.budget = new, self.policy.tokens_for(new)
             self.num_anchors = new if self.policy.protects_first_frame else 0
         if self.num_tokens > self.num_anchors:
             slots = self._slots(new)
@@ -145,22 +145,24 @@ class SlotMemory(LayerMemory):
 
     def tensors(self) -> dict[str, Tensor]:
         """See LayerMemory.tensors."""
+        if self.budget is None:
+            return {}
         held = super().tensors() | {
             name: tensor[:, :, : self.num_tokens] for name, tensor in self._extra.items()
         }
-        keep = [self.budget or 0, self.num_anchors, self.num_arrived, self._head_dim]
-        held["numbers"] = torch.tensor(keep)
+        numbers = (self.budget, self._per_frame, self.num_anchors, self.num_arrived, self._head_dim)
+        held["numbers"] = torch.tensor(numbers)
         return held if self.score is None else held | {"score": self.score}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """See LayerMemory.restore."""
+        self.__init__(self.policy, self.layer)  # type: ignore[misc]
         if not tensors:
             return
         numbers = [int(number) for number in tensors["numbers"]]
-        self.budget, self.num_anchors, self.num_arrived, self._head_dim = numbers
+        self.budget, self._per_frame, self.num_anchors, self.num_arrived, self._head_dim = numbers
         super().restore(tensors)
         self._settled = self.num_tokens
-        self._extra = {}
         for name in ("order", *self.policy.notes):
             self._note(name, tensors[name].dtype, 0, tensors[name])
         self.score = tensors.get("score")
@@ -176,7 +178,7 @@ class SlotMemory(LayerMemory):
     def _capacity(self, num_tokens: int, capacity: int) -> int:
         """Room for the budget and a frame at once; budgets that were raised later by doubling."""
         del capacity
-        new = num_tokens - self._settled
+        new = self._per_frame or num_tokens - self._settled
         budget = self.budget if self.budget is not None else self.policy.tokens_for(new)
         return max(num_tokens, budget + new)
 

@@ -102,8 +102,13 @@ def _state(
     state.image_size = None if header["image_size"] is None else tuple(header["image_size"])
     for name, memory in state.memories().items():
         of = f"{name}."
-        memory.restore({n[len(of) :]: t for n, t in tensors.items() if n.startswith(of)})
-    state.policy.balance(state.layers, state.num_frames)
+        held = {n[len(of) :]: t for n, t in tensors.items() if n.startswith(of)}
+        try:
+            memory.restore(held if held or not state.num_frames else {"": torch.empty(0)})
+        except KeyError as error:
+            raise KeyError(f"{name}.{error.args[0]}") from error
+    if state.num_frames:
+        state.policy.balance(state.layers, state.num_frames)
     prefix = "tokens."
     state.tokens = {int(n[len(prefix) :]): t for n, t in tensors.items() if n.startswith(prefix)}
     num_maps = sum(name.startswith("recent_maps.") for name in tensors)

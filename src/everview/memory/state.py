@@ -121,6 +121,19 @@ class StreamState:
             memory.settle()
         self.policy.balance(self.layers, self.num_frames)
 
+    def copied(self) -> dict[str, dict[str, Tensor]]:
+        """A copy of all memories, to come back to where `roll_back` cannot: after forgetting."""
+        return {
+            name: {kind: tensor.clone() for kind, tensor in memory.tensors().items()}
+            for name, memory in self.memories().items()
+        }
+
+    def restore(self, mark: "Mark", copied: dict[str, dict[str, Tensor]]) -> None:
+        """Be as at `mark`, when `copied` was made."""
+        for name, memory in self.memories().items():
+            memory.restore(copied[name])
+        self.roll_back(mark)
+
     def num_tokens(self) -> int:
         """Tokens held per aggregator layer, on average."""
         return round(sum(memory.num_tokens for memory in self.layers) / len(self.layers))

@@ -85,7 +85,8 @@ class Stream:
     def prefill(self, images: Float[Tensor, "b s 3 H W"]) -> Prediction:
         """Predict several next frames at once: the same result as one step after the other.
 
-        With a bounded memory they are taken one by one; if one fails, those before it stay seen.
+        With a bounded memory they are taken one by one, and the past is copied once, to be there
+        if one fails.
 
         Raises:
             ConfigError: as `step`.
@@ -95,12 +96,11 @@ class Stream:
         if images.shape[1] == 1 or self._can_go_at_once(state):
             return self._advance(images)
         # Sharing makes rounds depend on the order of frames, and tracks are a matter of frames too.
-        mark = state.mark()
+        mark, copied = state.mark(), state.copied()
         try:
             return _joined([self._advance(images[:, i : i + 1]) for i in range(images.shape[1])])
         except BaseException:
-            if not state.is_bounded():
-                state.roll_back(mark)
+            state.restore(mark, copied)
             raise
 
     @torch.no_grad()

@@ -6,9 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from everview.errors import ConfigError
 from everview.memory import POLICIES, parse
 from everview.memory.layer_memory import LayerMemory
 from everview.memory.reference import survivors
+from everview.model.network import build
+from everview.model.presets import presets
 
 BOUNDED = [name for name in POLICIES if name != "full"]
 P, H, D = 6, 2, 8
@@ -174,3 +177,81 @@ def test_a_random_choice_is_a_reservoir():
     ages = memory.tensors()["order"][:, :, P:].float() / (400 * P)
     assert abs(float(ages.mean()) - 0.5) < 0.03
     assert abs(float(ages.std()) - 12**-0.5) < 0.03
+
+
+POLICY_TEXTS = [
+    "key_diversity:frames=3,camera=3",
+    "merge:frames=3,camera=3",
+    "coverage:frames=3",
+    "key_diversity:frames=3,budget=adaptive",
+    "key_diversity:frames=3,reference=true",
+]
+
+
+class TestStreams:
+    @pytest.fixture
+    def tiny(self):
+        return build(presets["tiny"], seed=1)
+
+    @pytest.fixture
+    def frames(self):
+        return torch.rand(8, 3, 28, 42, generator=torch.Generator().manual_seed(3))
+
+    @pytest.mark.parametrize("text", POLICY_TEXTS)
+    def test_a_saved_stream_goes_on_to_the_bit(self, tiny, frames, tmp_path, text):
+        stream = tiny.stream(text)
+        for image in frames[:5]:
+            stream.step(image)
+        stream.save(tmp_path / "s.safetensors")
+        other = tiny.resume(tmp_path / "s.safetensors")
+        for image in frames[5:]:
+            ours, theirs = stream.step(image), other.step(image)
+            assert torch.equal(ours.pose_encoding, theirs.pose_encoding)
+            assert torch.equal(ours.points, theirs.points)
+        assert stream.report() == other.report()
+
+    @pytest.mark.parametrize("text", POLICY_TEXTS)
+    def test_prefill_is_the_same_as_steps_and_undone_if_it_fails(
+        self, tiny, frames, text, monkeypatch
+    ):
+        stepped, filled = tiny.stream(text), tiny.stream(text)
+        for image in frames[:2]:
+            stepped.step(image)
+            filled.step(image)
+        calls, dense = iter([False, False, False, True]), tiny.dense
+        with monkeypatch.context() as patch:
+            patch.setattr(tiny, "dense", lambda *a: 1 / 0 if next(calls) else dense(*a))
+            with pytest.raises(ZeroDivisionError):
+                filled.prefill(frames[None, 2:])
+        one_by_one = [stepped.step(image) for image in frames[2:]]
+        at_once = filled.prefill(frames[None, 2:])
+        for i, step in enumerate(one_by_one):
+            assert torch.equal(at_once.depth[:, i], step.depth[:, 0])
+            assert torch.equal(at_once.pose_encoding[:, i], step.pose_encoding[:, 0])
+
+    def test_streams_with_other_policies_do_not_touch_each_other(self, tiny, frames):
+        alone = [[s.step(f) for f in frames] for s in map(tiny.stream, POLICY_TEXTS)]
+        streams = [tiny.stream(text) for text in POLICY_TEXTS]
+        for i, image in enumerate(frames):
+            for stream, expected in zip(streams, alone, strict=True):
+                assert torch.equal(stream.step(image).points, expected[i].points)
+
+    def test_the_report_tells_what_is_held_and_forgotten(self, tiny, frames):
+        stream = tiny.stream("window:tokens=25,camera=4")
+        sizes = set()
+        for image in frames:
+            stream.step(image)
+            report = stream.report()
+            sizes.add(report.state_bytes - report.fixed_bytes)
+        assert (report.tokens, report.evictions) == (25, 8 * 11 - 25)
+        assert report.cache_bytes == 2 * tiny.config.aggregator.depth * 25 * 4 * (
+            tiny.config.aggregator.embed_dim
+        )
+        assert len(sizes) == 1
+        assert report.is_bounded
+
+    def test_too_small_a_budget_is_refused_by_the_first_step(self, tiny, frames):
+        stream = tiny.stream("coverage:tokens=21")
+        with pytest.raises(ConfigError, match="write coverage:tokens=22"):
+            stream.step(frames[0])
+        assert stream.num_frames == 0

@@ -190,7 +190,7 @@ def test_the_forecast_is_what_a_real_stream_takes_in_the_end(tiny):
         Frame(image=image, timestamp=0.0, index=i, original_size=(28, 42))
         for i, image in enumerate(images)
     ]
-    with tiny.stream() as stream:
+    with tiny.stream("full") as stream:
         results = list(stream_results(stream, frames))
     needed = results[-1].memory
     MemoryGuard(needed, 5).check(results[0])

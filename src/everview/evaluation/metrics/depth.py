@@ -3,6 +3,7 @@
 Formulas and names as in the depth evaluations of MonST3R, CUT3R and their successors.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -74,7 +75,8 @@ def depth_errors(
 
     Raises:
         ConfigError: if shapes differ, the alignment is unknown, no pixel is valid, a prediction at
-            a valid pixel is not finite, or the alignment needs a positive one and finds none.
+            a valid pixel is not finite, the alignment needs a positive one and finds none, or an
+            error is too large for a number.
     """
     p, g, valid = _prepared(depth, truth, mask)
     if not per_frame or p.ndim == 2:
@@ -142,11 +144,20 @@ def _errors(
     error, positive = p - g, p.clamp_min(SMALLEST_DEPTH)
     ratio = torch.maximum(positive / g, g / positive)
     delta1, delta2, delta3 = (float((ratio < 1.25**k).double().mean()) for k in (1, 2, 3))
+    means = {
+        "abs_rel": float((error.abs() / g).mean()),
+        "sq_rel": float((error.square() / g).mean()),
+        "rmse": float(error.square().mean().sqrt()),
+        "log_rmse": float((positive.log() - g.log()).square().mean().sqrt()),
+    }
+    for name, value in means.items():
+        if not math.isfinite(value):
+            raise ConfigError(
+                f"{name} is {value}: the true depth goes from {float(g.min()):g} to "
+                f"{float(g.max()):g}; leave impossible values out with mask=..."
+            )
     return DepthErrors(
-        abs_rel=float((error.abs() / g).mean()),
-        sq_rel=float((error.square() / g).mean()),
-        rmse=float(error.square().mean().sqrt()),
-        log_rmse=float((positive.log() - g.log()).square().mean().sqrt()),
+        **means,
         delta1=delta1,
         delta2=delta2,
         delta3=delta3,

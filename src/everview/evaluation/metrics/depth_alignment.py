@@ -142,17 +142,21 @@ def adam_scale_shift(depth: Values, truth: Values) -> tuple[float, float]:
 
     Source: evaluation protocol of CUT3R and MonST3R, video depth, mode "scale and shift".
     """
-    values = torch.tensor([median_scale(depth, truth), 0.0]).double().requires_grad_()
-    optimiser = torch.optim.Adam([values], lr=1e-4)
+    values = torch.tensor([median_scale(depth, truth), 0.0]).double()
+    mean, square = torch.zeros(2).double(), torch.zeros(2).double()
     before = float("inf")
-    for _ in range(1000):
-        optimiser.zero_grad()
-        loss = (values[0] * depth + values[1] - truth).abs().sum()
-        loss.backward()
-        optimiser.step()
-        if abs(before - loss.item()) < 1e-6:
+    for step in range(1, 1001):
+        rest = values[0] * depth + values[1] - truth
+        sign = rest.sign()
+        gradient = torch.stack([(sign * depth).sum(), sign.sum()])
+        mean = 0.9 * mean + 0.1 * gradient
+        square = 0.999 * square + 0.001 * gradient.square()
+        size = (square / (1 - 0.999**step)).sqrt() + 1e-8
+        values = values - 1e-4 * mean / (1 - 0.9**step) / size
+        loss = float(rest.abs().sum())
+        if abs(before - loss) < 1e-6:
             break
-        before = loss.item()
+        before = loss
     scale, shift = values.tolist()
     return scale, shift
 

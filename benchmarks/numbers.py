@@ -48,6 +48,7 @@ def main() -> int:
         ROOT / "README.md": accuracy() + "\n" + speed(),
         ROOT / "docs" / "speed.md": speed() + "\n" + scaling() + "\n" + world(),
         ROOT / "docs" / "training.md": ablation(),
+        ROOT / "docs" / "memory.md": policies(),
         ROOT / "docs" / "accuracy.md": accuracy() + "\n" + footage(),
     }
     stale = [path for path, text in texts.items() if _replace(path, text, is_check=is_check)]
@@ -171,6 +172,40 @@ def ablation() -> str:
             )
         lines.append(f"| {run} | " + " | ".join(cells) + " |")
     lines += ["", _source("ablation.json", result["machine"], "benchmarks/ablation.py")]
+    return "\n".join(lines) + "\n"
+
+
+def policies() -> str:
+    """The league of memory policies."""
+    result = read("memory_policies.json")
+    words = {
+        "ate_share": ("ATE / path", 3), "rotation_1": ("rotation to the next frame, degrees", 2),
+        "rotation_8": ("over 8 frames", 2), "direction_8": ("direction over 8 frames, degrees", 1),
+        "abs_rel": ("AbsRel, scale per frame", 3), "abs_rel_stream": ("scale per stream", 3),
+        "cache_bytes": ("MB", 1), "ms": ("ms / frame", 0),
+    }  # fmt: skip
+    frames = sorted({run["frames"] for run in result["runs"]})
+    walks = max(scores["walks"] for scores in result["summary"].values())
+    lines = [
+        f"`{result['model']}`, {walks} walks of {' or '.join(map(str, frames))} frames; mean, in "
+        "brackets its standard error.",
+        "",
+        "| policy | " + " | ".join(title for title, _ in words.values()) + " |",
+        "|---|" + "---|" * len(words),
+    ]
+    for policy, scores in result["summary"].items():
+        cells = []
+        for name, (_, digits) in words.items():
+            mean, error = scores[name]["mean"], scores[name]["standard_error"]
+            if name in ("cache_bytes", "ms"):
+                cells.append(f"{mean / (1e6 if name == 'cache_bytes' else 1):.{digits}f}")
+            else:
+                cells.append(f"{mean:.{digits}f}" + (f" ({error:.{digits}f})" if error else ""))
+        lines.append(f"| `{policy}` | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        _source("memory_policies.json", result["machine"], "benchmarks/memory_policies.py"),
+    ]
     return "\n".join(lines) + "\n"
 
 

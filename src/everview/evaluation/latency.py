@@ -1,6 +1,5 @@
 """How long a step of a stream takes, where the time goes, and how it grows."""
 
-import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from everview.evaluation.machine import describe, matrix_product_speed, synchronise
+from everview.evaluation.metrics.streaming import first_and_last_third, latency
 from everview.model.network import Network
 
 
@@ -98,16 +98,21 @@ def measure_latency(network: Network, settings: LatencySettings) -> dict[str, An
             total.append(time.perf_counter() - start)
             attention.append(clock.seconds)
         report = stream.report()
-    median = statistics.median(total)
+    whole = latency(total)
     flop = counter.get_total_flops()
     elsewhere = [t - a for t, a in zip(total, attention, strict=True)]
     return {
-        "seconds_per_frame": {**_summary(total), "first": total[0], "last": total[-1]},
-        "frames_per_second": 1 / median,
+        "seconds_per_frame": {
+            "median": whole.median,
+            "p95": whole.p95,
+            "first": total[0],
+            "last": total[-1],
+        },
+        "frames_per_second": 1 / whole.median,
         "attention_seconds": _thirds(attention),
         "elsewhere_seconds": _thirds(elsewhere),
         "flop_per_frame": flop,
-        "share_of_matrix_product_peak": flop / median / peak,
+        "share_of_matrix_product_peak": flop / whole.median / peak,
         "matrix_product_flop_per_second": peak,
         "cache_bytes": report.cache_bytes,
         "tokens": report.tokens,
@@ -121,18 +126,7 @@ def measure_latency(network: Network, settings: LatencySettings) -> dict[str, An
     }
 
 
-def _summary(values: list[float]) -> dict[str, float]:
-    ordered = sorted(values)
-    return {
-        "median": statistics.median(ordered),
-        "p95": ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))],
-    }
-
-
 def _thirds(values: list[float]) -> dict[str, float]:
-    """Median of the first and of the last third: what grows with the past shows here."""
-    third = max(1, len(values) // 3)
-    return {
-        "first_third": statistics.median(values[:third]),
-        "last_third": statistics.median(values[-third:]),
-    }
+    """What grows with the past shows here."""
+    first, last = first_and_last_third(values)
+    return {"first_third": first, "last_third": last}

@@ -7,11 +7,11 @@ import pytest
 
 from everview.errors import ConfigError, InputError
 from everview.evaluation.benchmarks.pcd import read_pcd, unpack_lzf
-from everview.evaluation.protocols.clouds import (
-    compare,
-    register,
+from everview.evaluation.metrics import (
+    cloud_errors,
+    icp,
     thinned,
-    voxels,
+    voxel_means,
     without_outliers,
 )
 
@@ -24,18 +24,21 @@ def plane():
 
 
 def test_a_plane_above_a_plane_has_that_distance(plane):
-    scores = compare(plane + np.array([0, 0, 0.25]), plane, threshold=0.3)
+    errors = cloud_errors(plane + np.array([0, 0, 0.25]), plane, thresholds=(0.2, 0.3))
     for name in ("accuracy", "completeness", "chamfer", "accuracy_median"):
-        assert scores[name] == pytest.approx(0.25)
-    assert scores["normal_consistency"] == pytest.approx(1)
-    assert scores["f_score"] == 1
-    assert compare(plane + np.array([0, 0, 0.25]), plane, threshold=0.2)["f_score"] == 0
+        assert getattr(errors, name) == pytest.approx(0.25)
+    assert errors.chamfer_sum == pytest.approx(0.5)
+    assert errors.normal_consistency == pytest.approx(1)
+    assert errors.f_score == {0.2: 0, 0.3: 1}
 
 
 def test_half_a_cloud_is_accurate_and_not_complete(plane):
-    scores = compare(plane[plane[:, 0] < 6], plane, normals=False)
-    assert scores["accuracy"] == 0
-    assert scores["completeness"] == pytest.approx(sum(range(1, 7)) / 12)
+    errors = cloud_errors(plane[plane[:, 0] < 6], plane, normals=False, thresholds=(0.5,))
+    assert errors.accuracy == 0
+    assert errors.recall == {0.5: 0.5}
+    assert errors.precision == {0.5: 1}
+    assert errors.f_score[0.5] == pytest.approx(2 / 3)
+    assert errors.completeness == pytest.approx(sum(range(1, 7)) / 12)
 
 
 def test_registration_finds_a_small_motion(plane):
@@ -44,21 +47,21 @@ def test_registration_finds_a_small_motion(plane):
     turn = np.array([[np.cos(0.01), -np.sin(0.01), 0], [np.sin(0.01), np.cos(0.01), 0], [0, 0, 1]])
     moved = cloud @ turn.T + [0.01, -0.02, 0.01]
     for planes in (False, True):
-        found = register(moved, cloud, threshold=0.1, rounds=100, planes=planes)
+        found = icp(moved, cloud, threshold=0.1, rounds=100, planes=planes)
         assert found.fitness == 1
         if not planes:  # a filled box has no surface
             np.testing.assert_allclose(found.points, cloud, atol=1e-3)
 
 
 def test_far_clouds_stay_where_they_are(plane):
-    found = register(plane + 100, plane, threshold=0.1)
+    found = icp(plane + 100, plane, threshold=0.1)
     assert found.fitness == 0
     np.testing.assert_array_equal(found.points, plane + 100)
 
 
 def test_voxels_keep_the_mean_of_each_cube():
     cloud = np.array([[0.0, 0, 0], [0.4, 0, 0], [1.2, 0, 0]])
-    np.testing.assert_allclose(voxels(cloud, 1.0), [[0.2, 0, 0], [1.2, 0, 0]])
+    np.testing.assert_allclose(voxel_means(cloud, 1.0), [[0.2, 0, 0], [1.2, 0, 0]])
 
 
 def test_a_lonely_point_is_an_outlier(plane):
@@ -74,9 +77,9 @@ def test_thinning_is_by_seed_and_in_order(plane):
 @pytest.mark.parametrize("bad", [np.zeros((0, 3)), np.full((2, 3), np.nan)])
 def test_clouds_without_distances_are_refused(bad, plane):
     with pytest.raises(ConfigError, match="predicted cloud"):
-        compare(bad, plane)
+        cloud_errors(bad, plane)
     with pytest.raises(ConfigError, match="true cloud"):
-        compare(plane, bad)
+        cloud_errors(plane, bad)
 
 
 HEADER = (

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from everview.errors import ConfigError
-from everview.evaluation.metrics import depth_errors, mean_depth_errors
-from everview.evaluation.metrics.depth import absolute_scale, median_scale
+from everview.evaluation.metrics import align_depth, depth_errors, mean_depth_errors
+from everview.evaluation.metrics.depth_alignment import absolute_scale, median_scale
 
 MODES = {"median": "median", "scale": "weiszfeld", "metric": "none"}
 NAMES = {
@@ -165,5 +165,108 @@ def test_a_sequence_without_any_valid_pixel_is_no_perfect_one(values):
 
 
 def test_an_unknown_alignment_is_named():
-    with pytest.raises(ConfigError, match=r"alignment must be none, median, scale, weiszfeld; got"):
+    with pytest.raises(ConfigError, match=r"must be none, median, scale, .*'mean'"):
         depth_errors(torch.ones(2, 2), torch.ones(2, 2), alignment="mean")
+
+
+ROBUST = ("median", "scale", "scale_l2", "scale_shift", "scale_shift_l2")
+
+
+def _noisy(seed, size=(2, 6, 7)):
+    rng = np.random.default_rng(seed)
+    truth = rng.uniform(0.5, 8, size)
+    return 0.3 * truth * rng.lognormal(0, 0.2, size) + 0.05, truth
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000), st.floats(0.01, 100), st.sampled_from(ROBUST))
+def test_after_alignment_the_unit_of_the_prediction_does_not_matter(seed, unit, alignment):
+    depth, truth = _noisy(seed)
+    one, other = (depth_errors(d, truth, alignment=alignment) for d in (depth, depth * unit))
+    for name in ("abs_rel", "sq_rel", "rmse", "log_rmse", "delta1"):
+        assert getattr(other, name) == pytest.approx(getattr(one, name), rel=1e-5, abs=1e-9)
+    assert other.scale * unit == pytest.approx(one.scale, rel=1e-5)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000), st.floats(-0.5, 5), st.floats(0.1, 10))
+def test_after_scale_and_shift_neither_of_them_matters(seed, shift, unit):
+    depth, truth = _noisy(seed)
+    for alignment in ("scale_shift", "scale_shift_l2"):
+        one, other = (
+            depth_errors(d, truth, alignment=alignment) for d in (depth, depth * unit + shift)
+        )
+        assert other.abs_rel == pytest.approx(one.abs_rel, rel=1e-5, abs=1e-9)
+        assert other.rmse == pytest.approx(one.rmse, rel=1e-5, abs=1e-9)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.floats(-2, 5), st.floats(0.1, 5)), min_size=2, max_size=9))
+def test_no_line_has_a_smaller_absolute_error_than_the_exact_one(pairs):
+    """A best line goes through two of the points, or is level through one."""
+    p, g = (values.contiguous() for values in torch.tensor(pairs, dtype=torch.float64).T)
+    lines = [(0.0, float(t)) for t in g]
+    for i, j in zip(*np.triu_indices(len(p), 1), strict=True):
+        if abs(p[i] - p[j]) > 1e-9:
+            slope = float((g[i] - g[j]) / (p[i] - p[j]))
+            lines.append((slope, float(g[i]) - slope * float(p[i])))
+    best = min(float((s * p + t - g).abs().sum()) for s, t in lines)
+    found = align_depth(p, g, "scale_shift")
+    ours = float((found.scale * p + found.shift - g).abs().sum())
+    assert ours <= best * (1 + 1e-6) + 1e-9
+
+
+def test_the_search_that_starts_from_a_sample_ends_at_the_best_line_of_all():
+    rng = np.random.default_rng(0)
+    p = torch.from_numpy(rng.uniform(0.1, 3, 250_001))
+    g = 2 * p + 0.7 + torch.from_numpy(rng.laplace(0, 0.05, len(p)))
+    g[::4] = torch.from_numpy(rng.uniform(0, 9, len(g[::4])))  # a quarter is nonsense
+    found = align_depth(p, g, "scale_shift")
+    assert found.scale == pytest.approx(2, rel=0.02)
+    assert found.shift == pytest.approx(0.7, rel=0.05)
+
+    def loss(scale, shift):
+        return float((scale * p + shift - g).abs().sum())
+
+    least = loss(found.scale, found.shift)
+    for ds, dt in ((1e-4, 0), (-1e-4, 0), (0, 1e-4), (0, -1e-4), (1e-4, -1e-4), (-1e-4, 1e-4)):
+        assert loss(found.scale + ds, found.shift + dt) > least
+
+
+def test_predictions_that_are_all_equal_are_moved_to_the_middle_of_the_truth():
+    truth = torch.tensor([[1.0, 2.0, 6.0]])
+    for alignment, middle in (("scale_shift", 2), ("scale_shift_l2", 3)):
+        found = depth_errors(torch.full((1, 3), 0.4), truth, alignment=alignment)
+        assert found.scale == 1
+        assert 0.4 + found.shift == pytest.approx(middle)
+
+
+def test_inverse_depth_is_aligned_to_the_inverse_of_the_truth():
+    truth = torch.rand(4, 5, dtype=torch.float64) + 0.5
+    disparity = (1 / truth - 0.1) / 3
+    found = depth_errors(disparity, truth, alignment="scale_shift", disparity=True)
+    assert found.abs_rel == pytest.approx(0, abs=1e-6)
+    assert found.scale == pytest.approx(3, rel=1e-6)
+    assert found.shift == pytest.approx(0.1, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("alignment", "depth", "message"),
+    [
+        ("scale_l2", -1.0, "does not grow with the true one"),
+        ("weiszfeld", 0.0, "the mean of the predicted depth is 0"),
+        ("scale_shift_adam", 0.0, "the median of the predicted depth is 0"),
+        ("scale", 0.0, "no predicted depth is positive"),
+    ],
+)
+def test_an_alignment_that_does_not_exist_is_refused(alignment, depth, message):
+    with pytest.raises(ConfigError, match=message):
+        depth_errors(torch.full((2, 2), depth), torch.ones(2, 2), alignment=alignment)
+
+
+def test_an_infinite_error_is_an_error_in_words():
+    truth = torch.tensor([[1.0, 5e-324]], dtype=torch.float64)
+    with pytest.raises(ConfigError, match="abs_rel is inf: the true depth goes from 4"):
+        depth_errors(torch.ones(1, 2), truth, alignment="none")
+    with pytest.raises(ConfigError, match="nothing to align"):
+        align_depth(torch.ones(0).double(), torch.ones(0).double(), "scale")

@@ -6,16 +6,15 @@ alignment by Umeyama (1991); the numbers agree with the program `evo`.
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from everview.errors import ConfigError
+from everview.evaluation.metrics.arrays import Array, as_double
 from everview.geometry.alignment import Similarity, umeyama
 from everview.geometry.rotations import invert_rigid, rigid
 
-Array = Tensor | np.ndarray
 NO_MOTION = 1e-9
 """Lengths below this count as standing still."""
 
@@ -30,6 +29,8 @@ class PathErrors:
     median: float
     scale: float
     """What positions were multiplied with."""
+    rotation_degrees: float
+    """Root mean square angle between orientations after the alignment (ARE)."""
     path_length: float
     """Of the true path."""
 
@@ -77,6 +78,9 @@ def path_errors(
         mean=float(distance.mean()),
         median=float(distance.quantile(0.5)),
         scale=similarity.scale,
+        rotation_degrees=rmse(
+            rotation_degrees(true[:, :3, :3].mT @ similarity.rotation @ estimated[:, :3, :3])
+        ),
         path_length=float(true[:, :3, 3].diff(dim=0).norm(dim=-1).sum()),
     )
 
@@ -172,9 +176,7 @@ def checked_poses(
     Raises:
         ConfigError: see `path_errors`.
     """
-    estimated, true = (
-        torch.as_tensor(poses).detach().cpu().double() for poses in (world_from_camera, truth)
-    )
+    estimated, true = as_double(world_from_camera), as_double(truth)
     if len(estimated) != len(true):
         raise ConfigError(
             f"{len(estimated)} estimated and {len(true)} true poses: give the same frames of both"

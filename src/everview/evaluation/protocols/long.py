@@ -4,15 +4,16 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from everview.errors import ConfigError
 from everview.evaluation.benchmarks.clip import EvalClip
+from everview.evaluation.metrics.clouds import cloud_errors
 from everview.evaluation.metrics.depth import depth_errors
+from everview.evaluation.metrics.drift import revisit_errors
 from everview.evaluation.metrics.poses import align_paths, checked_poses, moved_path
+from everview.evaluation.metrics.voxels import thinned, voxel_means
 from everview.evaluation.protocols import points, poses
-from everview.evaluation.protocols.clouds import compare, thinned, voxels
 from everview.evaluation.protocols.grids import check_size, truth_on_network
 from everview.evaluation.protocols.scores import ClipScores, Meaning, Settings
 from everview.evaluation.runs.store import StoredClip
@@ -63,7 +64,8 @@ def score_exact(clip: EvalClip, stored: StoredClip, settings: Settings) -> ClipS
     similarity = align_paths(estimated, true, alignment="sim3")
     aligned = moved_path(estimated, similarity)
     error = (aligned[:, :3, 3] - true[:, :3, 3]).norm(dim=-1)
-    scores = {**path.scores, "revisit": revisit_error(aligned, true)}
+    again = revisit_errors(aligned, true, apart=APART, nearby=NEARBY).translation
+    scores = {**path.scores, "revisit": float(again.mean())}  # NaN if no place is seen twice
     scores["ate_share"] = scores["ate"] / path.details["path_length"]
     curves = {"frame": [float(i) for i in known], "position_error": error.tolist()}
     dense = [
@@ -71,30 +73,13 @@ def score_exact(clip: EvalClip, stored: StoredClip, settings: Settings) -> ClipS
     ]
     depth, curve = _depth(clip, stored, dense)
     clouds = _clouds(clip, stored, dense, settings)
-    cloud = compare(*clouds, threshold=settings["voxel"])
+    errors = cloud_errors(*clouds, thresholds=(settings["voxel"],))
+    cloud = {**points.cloud_scores(errors), "f_score": errors.f_score[settings["voxel"]]}
     return ClipScores(
         scores={**scores, **depth, **cloud},
         details={**path.details, "dense_frames": len(dense), "points": len(clouds[1])},
         curves={**curves, **curve},
     )
-
-
-def revisit_error(estimated: Float[Tensor, "s 4 4"], true: Float[Tensor, "s 4 4"]) -> float:
-    """Error of the motion from an earlier visit of a place to a later one, mean; NaN if none.
-
-    Args:
-        estimated: aligned poses.
-        true: of the same frames.
-    """
-    centres = true[:, :3, 3]
-    errors = []
-    for late in range(APART, len(true)):
-        distance = (centres[: late - APART + 1] - centres[late]).norm(dim=-1)
-        early = int(distance.argmin())
-        if float(distance[early]) <= NEARBY:
-            ours, theirs = (invert_rigid(p[early]) @ p[late] for p in (estimated, true))
-            errors.append(float((ours[:3, 3] - theirs[:3, 3]).norm()))
-    return float(np.mean(errors)) if errors else float("nan")
 
 
 def _depth(
@@ -143,7 +128,9 @@ def _clouds(
     similarity = umeyama(torch.from_numpy(ours), torch.from_numpy(true))
     ours = similarity.apply(torch.from_numpy(ours)).numpy()
     side, count, seed = settings["voxel"], settings["largest_cloud"], int(settings["seed"])
-    return thinned(voxels(ours, side), count, seed), thinned(voxels(true, side), count, seed)
+    return thinned(voxel_means(ours, side), count, seed), thinned(
+        voxel_means(true, side), count, seed
+    )
 
 
 def _frames(

@@ -13,7 +13,10 @@ from torch import Tensor
 
 from everview.errors import ConfigError
 from everview.evaluation.benchmarks.clip import EvalClip
-from everview.evaluation.protocols.clouds import compare, register, thinned
+from everview.evaluation.metrics.clouds import CloudErrors, cloud_errors
+from everview.evaluation.metrics.point_maps import align_by_medians, central_window
+from everview.evaluation.metrics.registration import icp
+from everview.evaluation.metrics.voxels import thinned
 from everview.evaluation.protocols.grids import check_size, truth_on_network
 from everview.evaluation.protocols.scores import ClipScores, Meaning, Settings
 from everview.evaluation.runs.store import StoredClip
@@ -33,7 +36,6 @@ MEANINGS = {
     ),
     "normal_consistency_median": Meaning(meaning="median of the same", better="higher"),
 }
-SMALLEST_RADIUS, LARGEST_RADIUS = 1e-3, 1e3
 
 
 class Views(NamedTuple):
@@ -80,12 +82,17 @@ def score_points(clip: EvalClip, stored: StoredClip, settings: Settings) -> Clip
     predicted, true = (thinned(c, settings["largest_cloud"], seed) for c in (predicted, true))
     details = {"scale": scale, "points": len(true), "pixels_without_prediction": bad}
     if settings["icp_threshold"] is not None:
-        found = register(
+        found = icp(
             predicted, true, threshold=settings["icp_threshold"], rounds=settings["icp_rounds"]
         )
         predicted = found.points
         details |= {"icp_fitness": found.fitness, "icp_rmse": found.rmse}
-    return ClipScores(scores=compare(predicted, true), details=details)
+    return ClipScores(scores=cloud_scores(cloud_errors(predicted, true)), details=details)
+
+
+def cloud_scores(errors: CloudErrors) -> dict[str, float]:
+    """The scores of `MEANINGS`, normals if they were compared."""
+    return {n: value for n in MEANINGS if (value := getattr(errors, n)) is not None}
 
 
 def _pairs(views: Views) -> list[tuple[Tensor, Tensor]]:
@@ -112,20 +119,12 @@ def _views(clip: EvalClip, stored: StoredClip) -> Views:
 
 
 def _by_medians(views: Views) -> tuple[float, Views]:
-    """Take away the median z of each cloud, then bring the prediction to the true median radius."""
-    shifted = []
-    for maps in (views.predicted, views.true):
-        points = _masked(maps, views.masks)
-        shift = torch.stack([points.new_zeros(()), points.new_zeros(()), points[:, 2].median()])
-        shifted.append([values - shift for values in maps])
-    radius = [_radius(_masked(maps, views.masks)) for maps in shifted]
-    scale = radius[1] / min(max(radius[0], SMALLEST_RADIUS), LARGEST_RADIUS)
-    return scale, Views([values * scale for values in shifted[0]], shifted[1], views.masks)
-
-
-def _radius(points: Float[Tensor, "n 3"]) -> float:
-    """Median distance from the component-wise median point; of two middle values the lower."""
-    return float((points - points.median(dim=0).values).norm(dim=-1).median())
+    """Both clouds where they are compared, and the scale that this took."""
+    found = align_by_medians(
+        _masked(views.predicted, views.masks), _masked(views.true, views.masks)
+    )
+    moved = [found.predicted(points) for points in views.predicted]
+    return found.scale, Views(moved, [found.true(points) for points in views.true], views.masks)
 
 
 def _masked(maps: list[Tensor], masks: list[Tensor]) -> Float[Tensor, "n 3"]:
@@ -149,12 +148,5 @@ def _window(mask: Tensor, crop: int | None) -> Bool[Tensor, "H W"]:
     if crop is None:
         return torch.ones_like(mask)
     window = torch.zeros_like(mask)
-    (top, height), (left, width) = (_central(side, crop) for side in mask.shape)
-    window[top : top + height, left : left + width] = True
+    window[central_window((mask.shape[0], mask.shape[1]), crop)] = True
     return window
-
-
-def _central(side: int, crop: int) -> tuple[int, int]:
-    """First pixel and number of pixels."""
-    length = min(side, crop)
-    return (side - length) // 2, length

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from everview.errors import ConfigError
 from everview.evaluation.benchmarks.clip import EvalClip
+from everview.evaluation.metrics.pairs import pair_errors, pose_auc
 from everview.evaluation.metrics.poses import (
     align_paths,
     checked_poses,
@@ -14,7 +15,6 @@ from everview.evaluation.metrics.poses import (
     path_errors,
     rmse,
 )
-from everview.evaluation.protocols.pairs import pair_errors, pose_auc
 from everview.evaluation.protocols.scores import ClipScores, Meaning, Settings
 from everview.evaluation.runs.store import StoredClip
 
@@ -79,14 +79,14 @@ def score_pairs(clip: EvalClip, stored: StoredClip, _: Settings) -> ClipScores:
     """
     truth, known = true_poses(clip)
     estimated, true = checked_poses(stored.world_from_camera[known], truth)
-    rotation, direction = pair_errors(estimated, true)
-    worst = torch.maximum(rotation, direction)
+    errors = pair_errors(estimated, true)
+    worst = errors.pose_degrees
     return ClipScores(
         scores={f"auc{limit}": pose_auc(worst, limit) for limit in LIMITS},
         weight=float(len(worst)),
         details={
-            "rotation_degrees": float(rotation.mean()),
-            "direction_degrees": float(direction.mean()),
+            "rotation_degrees": float(errors.rotation_degrees.mean()),
+            "direction_degrees": float(errors.blind_degrees.mean()),
         },
     )
 

@@ -9,14 +9,11 @@ import torch
 
 from everview.errors import ConfigError
 from everview.evaluation.benchmarks.clip import EvalClip
-from everview.evaluation.protocols.clouds import (
-    check,
-    compare,
-    register,
-    thinned,
-    voxels,
-    without_outliers,
-)
+from everview.evaluation.metrics.arrays import as_cloud
+from everview.evaluation.metrics.clouds import cloud_errors
+from everview.evaluation.metrics.registration import icp
+from everview.evaluation.metrics.voxels import thinned, voxel_means, without_outliers
+from everview.evaluation.protocols.points import cloud_scores
 from everview.evaluation.protocols.scores import ClipScores, Settings
 from everview.evaluation.runs.store import StoredClip
 
@@ -62,11 +59,12 @@ def score_scan(clip: EvalClip, stored: StoredClip, settings: Settings) -> ClipSc
     count = min(len(predicted), len(true))
     predicted, true = (thinned(c, count, int(settings["seed"])) for c in (predicted, true))
     start, second = _matched(predicted, true, factor)
-    found = register(
-        start, true, threshold=settings["icp_threshold"], rounds=settings["icp_rounds"], planes=True
-    )
+    found = icp(
+        start, true, threshold=settings["icp_threshold"], rounds=settings["icp_rounds"],
+        planes=True, normal_radius=2 * settings["voxel"],
+    )  # fmt: skip
     return ClipScores(
-        scores=compare(found.points, true),
+        scores=cloud_scores(cloud_errors(found.points, true)),
         details={
             "scale": first * second, "start_factor": factor, "points": count,
             "icp_fitness": found.fitness, "icp_rmse": found.rmse,
@@ -82,8 +80,7 @@ def _matched(
     Raises:
         ConfigError: if a cloud is empty or all predicted points coincide.
     """
-    check(predicted, "predicted")
-    check(true, "true")
+    predicted, true = as_cloud(predicted, "predicted"), as_cloud(true, "true")
     centred = predicted - predicted.mean(axis=0)
     spread, wanted = (
         float(np.sqrt((c**2).sum(axis=1).mean())) for c in (centred, true - true.mean(axis=0))
@@ -107,5 +104,5 @@ def _walk(stored: StoredClip) -> np.ndarray:
 
 
 def _cleaned(cloud: np.ndarray, settings: Settings) -> np.ndarray:
-    grid = voxels(cloud, settings["voxel"])
+    grid = voxel_means(cloud, settings["voxel"])
     return without_outliers(grid, neighbours=settings["outlier_neighbours"])

@@ -1,11 +1,14 @@
 """LayerMemory: what one attention layer remembers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import product
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
+
+from everview.memory.codes import EVERYTHING, Codes, Heads
 
 
 class LayerMemory:
@@ -14,88 +17,166 @@ class LayerMemory:
     Axes: b streams, h heads, n tokens held, d channels per head. Reserved bytes are at most twice
     the used ones, and a token is copied at most twice on average, however long the stream. It only
     stores; what to forget is decided elsewhere.
+
+    With `bits` the past is held in codes (`Codes`), and attention reads it head by head: one head's
+    keys and values are the only ones that are expanded at a time. The newest frame attends to
+    itself as it is, and becomes codes when the step is over.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bits: int | None = None) -> None:
+        """Set up.
+
+        Args:
+            bits: 16, 8 or 4 per channel; None keeps numbers as they come.
+        """
         self.num_tokens = 0
-        self._keys: Tensor | None = None  # b h capacity d
-        self._values: Tensor | None = None
+        self.codes = None if bits is None else Codes(bits)
+        self._held: dict[str, Tensor] = {}
+        """What is kept of each token, b h capacity and maybe channels."""
+        self._fresh: tuple[Tensor, Tensor] | None = None
+        """Keys and values of the last tokens as they came, until the step is over."""
 
     def append(self, keys: Float[Tensor, "b h n d"], values: Float[Tensor, "b h n d"]) -> None:
         """Add tokens behind those already held."""
-        end = self.num_tokens + keys.shape[2]
-        self._reserve(keys, end)
-        assert self._keys is not None, "reserved just above"
-        assert self._values is not None, "reserved just above"
-        self._keys[:, :, self.num_tokens : end] = keys
-        self._values[:, :, self.num_tokens : end] = values
-        self.num_tokens = end
+        if self.codes is None:
+            self._add({"keys": keys, "values": values})
+            return
+        self._add(self.codes.encode(keys, values))
+        old = self._fresh
+        if old is not None:
+            keys, values = torch.cat([old[0], keys], dim=2), torch.cat([old[1], values], dim=2)
+        self._fresh = keys, values
 
     def read(self) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b h n d"]]:
-        """Views of all keys and values held; valid until the next `append`."""
-        assert self._keys is not None, "append comes before read"
-        assert self._values is not None, "append comes before read"
-        return self._keys[:, :, : self.num_tokens], self._values[:, :, : self.num_tokens]
+        """All keys and values held; views that are valid until the next `append`, or decoded."""
+        held = self._views()
+        if self.codes is None:
+            return held["keys"], held["values"]
+        dtype = torch.float32
+        return (
+            self.codes.decode_keys(held["keys"], EVERYTHING, dtype),
+            self.codes.decode_values(held, dtype),
+        )
 
     def attend(self, queries: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
         """Every query sees all that is held, what was appended last included."""
-        return F.scaled_dot_product_attention(queries, *self.read())
+        if self.codes is None:
+            held = self._views()
+            return self._attention(queries, held["keys"], held["values"])
+        attended = torch.empty_like(queries)
+        for heads in self._parts(queries):
+            keys, values = self._expanded(heads, queries.dtype)
+            attended[heads] = self._attention(queries[heads], keys, values)
+        return attended
 
     def settle(self) -> None:
         """The step has succeeded: bounded memories forget now."""
+        self._fresh = None
 
     def truncate(self, num_tokens: int) -> None:
         """Forget all but the first tokens: undoes appends that belong to a failed step."""
         self.num_tokens = min(self.num_tokens, num_tokens)
+        self._fresh = None
+        if self.codes is not None and self.num_tokens == 0:
+            self.codes.forget_scale()
 
     @property
     def num_evicted(self) -> int:
         """Tokens forgotten so far."""
         return 0
 
-    @property
-    def largest_bytes(self) -> int | None:
-        """Most that will ever be reserved; None if there is no bound, or none is known yet."""
-        return None
-
     def tensors(self) -> dict[str, Tensor]:
         """All that is needed to go on, for a file; views."""
-        if self._keys is None:
+        if not self._held:
             return {}
-        keys, values = (
-            t[:, :, : self.num_tokens] for t in (self._keys, self._values) if t is not None
-        )
-        return {"keys": keys, "values": values}
+        held = self._views()
+        if self.codes is not None and self.codes.scale is not None:
+            assert self.codes.offset is not None, "comes with the scale"
+            held |= {"key_scale": self.codes.scale, "key_offset": self.codes.offset}
+        return held
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Hold what `tensors` gave, and nothing else."""
-        self.num_tokens, self._keys, self._values = 0, None, None
-        if tensors:
-            LayerMemory.append(self, tensors["keys"], tensors["values"])
+        self.num_tokens, self._held, self._fresh = 0, {}, None
+        if self.codes is not None:
+            self.codes.scale, self.codes.offset = (
+                tensors.get("key_scale"),
+                tensors.get("key_offset"),
+            )
+        if not tensors:
+            return
+        self._add({name: tensors[name] for name in self._kept_names()})
 
     @property
     def used_bytes(self) -> int:
-        """Bytes of the keys and values held."""
-        if self._keys is None:
-            return 0
-        return 2 * self._keys.nbytes // self._keys.shape[2] * self.num_tokens
+        """Bytes of the keys and values held, with their scales."""
+        held = (self._held[name] for name in self._kept_names() if name in self._held)
+        return sum(t.nbytes // t.shape[2] * self.num_tokens for t in held) + self._scale_bytes()
 
     @property
     def reserved_bytes(self) -> int:
         """Bytes of the storage, unused room included."""
-        return sum(t.nbytes for t in (self._keys, self._values) if t is not None)
+        return sum(tensor.nbytes for tensor in self._held.values()) + self._scale_bytes()
 
-    def _reserve(self, like: Tensor, num_tokens: int) -> None:
+    def _kept_names(self) -> tuple[str, ...]:
+        """Names of what is kept of each token's key and value."""
+        if self.codes is None or self.codes.bits == 16:
+            return ("keys", "values")
+        return ("keys", "values", "value_scale", "value_offset")
+
+    def _scale_bytes(self) -> int:
+        scale = None if self.codes is None else self.codes.scale
+        return 0 if scale is None else 2 * scale.nbytes
+
+    def _views(self) -> dict[str, Tensor]:
+        """All that is held, without unused room."""
+        assert self._held, "append comes before reading"
+        return {name: tensor[:, :, : self.num_tokens] for name, tensor in self._held.items()}
+
+    @staticmethod
+    def _parts(queries: Float[Tensor, "b h n d"]) -> Iterator[Heads]:
+        """Heads that are expanded at a time: each by itself, or all where a launch costs more."""
+        if queries.device.type != "cpu":
+            yield EVERYTHING
+            return
+        for i, j in product(range(queries.shape[0]), range(queries.shape[1])):
+            yield slice(i, i + 1), slice(j, j + 1)
+
+    def _expanded(self, heads: Heads, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Keys and values of some heads, b h n d."""
+        assert self.codes is not None, "only codes are expanded"
+        fresh = 0 if self._fresh is None else self._fresh[0].shape[2]
+        held = {name: t[heads] for name, t in self._views().items()}
+        past = {name: t[:, :, : self.num_tokens - fresh] for name, t in held.items()}
+        keys = self.codes.decode_keys(past["keys"], heads, dtype)
+        values = self.codes.decode_values(past, dtype)
+        if self._fresh is None:
+            return keys, values
+        return (
+            torch.cat([keys, self._fresh[0][heads]], dim=2),
+            torch.cat([values, self._fresh[1][heads]], dim=2),
+        )
+
+    def _attention(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(queries, keys, values)
+
+    def _add(self, tokens: Mapping[str, Tensor]) -> None:
+        """Write behind what is held; makes room first."""
+        start, end = self.num_tokens, self.num_tokens + tokens["keys"].shape[2]
         # One after the other, each complete in itself: less memory at the peak, and if there is
-        # none for the second, both still hold all tokens.
-        self._keys = self._grown(self._keys, like, num_tokens)
-        self._values = self._grown(self._values, like, num_tokens)
+        # none for the second, all still hold all tokens.
+        for name, new in tokens.items():
+            self._held[name] = self._grown(self._held.get(name), new, end)
+        for name, new in tokens.items():
+            self._held[name][:, :, start:end] = new
+        self.num_tokens = end
 
     def _grown(self, old: Tensor | None, like: Tensor, num_tokens: int) -> Tensor:
         capacity = 0 if old is None else old.shape[2]
         if old is not None and num_tokens <= capacity:
             return old
-        shape = (*like.shape[:2], self._capacity(num_tokens, capacity), like.shape[3])
+        room = self._capacity(num_tokens, capacity)
+        shape = (*like.shape[:2], room, *like.shape[3:])
         grown = torch.empty(shape, dtype=like.dtype, device=like.device)
         if old is not None:
             grown[:, :, : self.num_tokens] = old[:, :, : self.num_tokens]

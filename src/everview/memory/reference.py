@@ -63,27 +63,23 @@ class ReferenceMemory(LayerMemory):
         """Tokens after the next frame; set before each frame by `share_budgets`."""
         self.num_anchors = 0
         self.score: Float[Tensor, ""] | None = None
-        self._before: tuple[int, Tensor | None, Tensor | None, Tensor | None] | None = None
+        self._before: tuple[int, dict[str, Tensor], Tensor | None] | None = None
         self._arrived = 0
 
     def append(self, keys: Float[Tensor, "b h n d"], values: Float[Tensor, "b h n d"]) -> None:
         """See LayerMemory.append."""
-        if self._keys is None:
+        if not self._held:
             self.policy.tokens_for(keys.shape[2])
-        self._before = (self.num_tokens, self._keys, self._values, self.score)
-        old_keys, old_values = self._keys, self._values
-        if old_keys is not None and old_values is not None:
-            keys = torch.cat([old_keys, keys], dim=2)
-            values = torch.cat([old_values, values], dim=2)
+        self._before = (self.num_tokens, self._held, self.score)
+        if self._held:
+            keys = torch.cat([self._held["keys"], keys], dim=2)
+            values = torch.cat([self._held["values"], values], dim=2)
         if self.budget is not None and keys.shape[2] > self.budget > self.num_anchors:
             index, score = survivors(keys, anchors=self.num_anchors, budget=self.budget)
             index = index[..., None].expand(-1, -1, -1, keys.shape[3])
             keys, values, self.score = keys.gather(2, index), values.gather(2, index), score
-        self._keys, self._values, self.num_tokens = (
-            keys.contiguous(),
-            values.contiguous(),
-            keys.shape[2],
-        )
+        self._held = {"keys": keys.contiguous(), "values": values.contiguous()}
+        self.num_tokens = keys.shape[2]
 
     def settle(self) -> None:
         """See LayerMemory.settle."""
@@ -97,7 +93,7 @@ class ReferenceMemory(LayerMemory):
     def truncate(self, num_tokens: int) -> None:
         """See LayerMemory.truncate."""
         if self._before is not None:
-            self.num_tokens, self._keys, self._values, self.score = self._before
+            self.num_tokens, self._held, self.score = self._before
             self._before = None
         assert self.num_tokens == num_tokens, "only the last step can be undone"
 
@@ -116,8 +112,8 @@ class ReferenceMemory(LayerMemory):
         self.__init__(self.policy)  # type: ignore[misc]
         if "keys" not in tensors:
             return
-        self._keys, self._values = tensors["keys"], tensors["values"]
-        self.num_tokens = self._keys.shape[2]
+        self._held = {name: tensors[name] for name in ("keys", "values")}
+        self.num_tokens = tensors["keys"].shape[2]
         self.num_anchors, self._arrived = (int(number) for number in tensors["numbers"])
         self.score = tensors.get("score")
 

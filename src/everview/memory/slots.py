@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from everview.memory.codes import Heads
 from everview.memory.layer_memory import LayerMemory
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class SlotMemory(LayerMemory):
     """
 
     def __init__(self, policy: "Bounded", layer: int) -> None:
-        super().__init__()
+        super().__init__(policy.bits)
         self.policy, self.layer = policy, layer
         self.budget: int | None = None
         """Tokens that stay after a frame; known from the first frame on."""
@@ -74,7 +75,7 @@ class SlotMemory(LayerMemory):
         if self.budget is None:
             self.policy.tokens_for(n)  # refuses before anything is stored
         self._head_dim = d
-        if self.policy.counts:
+        if self.policy.counts and self.codes is None:
             keys, values = F.pad(keys, (0, EXTRA)), F.pad(values, (0, EXTRA))
         start = self.num_tokens
         super().append(keys, values)
@@ -88,15 +89,7 @@ class SlotMemory(LayerMemory):
         """See LayerMemory.attend."""
         if self.policy.watches_queries:
             self._queries = queries
-        keys, values = super().read()
-        if not self.policy.counts:
-            return F.scaled_dot_product_attention(queries, keys, values)
-        d = self._head_dim
-        if self.num_arrived <= (self.budget or self.num_arrived):  # nothing was merged so far
-            return F.scaled_dot_product_attention(queries, keys[..., :d], values[..., :d])
-        padded = F.pad(queries, (0, EXTRA))
-        padded[..., d] = 1  # meets ln(count) / scale
-        return F.scaled_dot_product_attention(padded, keys, values, scale=d**-0.5)[..., :d]
+        return super().attend(queries)
 
     def read(self) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b h n d"]]:
         """See LayerMemory.read."""
@@ -125,18 +118,12 @@ class SlotMemory(LayerMemory):
                 self._forget(self.policy.losers(slots, excess))
         self._settled = self.num_tokens
         self._queries = None
+        super().settle()
 
     @property
     def num_evicted(self) -> int:
         """Tokens forgotten so far."""
         return self.num_arrived - self._settled
-
-    @property
-    def largest_bytes(self) -> int | None:
-        """Most that this memory will ever reserve; None before the first frame."""
-        if self.budget is None or self._keys is None:
-            return None
-        return self.reserved_bytes
 
     @property
     def reserved_bytes(self) -> int:
@@ -169,11 +156,42 @@ class SlotMemory(LayerMemory):
 
     def set_counts(self, counts: Float[Tensor, "b h c"]) -> None:
         """Write ln(count) of all candidates where attention finds it."""
-        assert self._keys is not None, "there are tokens"
+        if self.codes is not None:
+            return  # attention looks at the note
         end = self.num_anchors + counts.shape[2]
-        self._keys[:, :, self.num_anchors : end, self._head_dim] = counts.log() * (
-            self._head_dim**0.5
-        )
+        keys = self._held["keys"]
+        keys[:, :, self.num_anchors : end, self._head_dim] = _logits_of(counts, self._head_dim)
+
+    def set_values(self, index: Int[Tensor, "b h n"], values: Float[Tensor, "b h n d"]) -> None:
+        """Replace values of candidates; where one is named twice, both times by the same."""
+        new = {"values": values} if self.codes is None else self.codes.encode_values(values)
+        for name, tensor in new.items():
+            candidates = self._held[name][:, :, self.num_anchors : self.num_tokens]
+            channels = tensor.shape[3]
+            where = index[..., None].expand(-1, -1, -1, channels)
+            candidates[..., :channels].scatter_(2, where, tensor.to(candidates.dtype))
+
+    def _attention(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """With ln(count) added to logits where tokens stand for several."""
+        d = self._head_dim
+        if keys.shape[-1] == d:
+            return super()._attention(queries, keys, values)
+        if self.num_arrived <= (self.budget or self.num_arrived):  # nothing was merged so far
+            return super()._attention(queries, keys[..., :d], values[..., :d])
+        padded = F.pad(queries, (0, EXTRA))
+        padded[..., d] = 1  # meets ln(count) / scale
+        return F.scaled_dot_product_attention(padded, keys, values, scale=d**-0.5)[..., :d]
+
+    def _expanded(self, heads: Heads, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """See LayerMemory; with a channel for counts where there are any."""
+        keys, values = super()._expanded(heads, dtype)
+        if not self.policy.counts:
+            return keys, values
+        keys, values = F.pad(keys, (0, EXTRA)), F.pad(values, (0, EXTRA))
+        slots = slice(self.num_anchors, self._settled)
+        counts = self._extra["count"][heads][:, :, slots]
+        keys[:, :, slots, self._head_dim] = _logits_of(counts, self._head_dim).to(dtype)
+        return keys, values
 
     def _capacity(self, num_tokens: int, capacity: int) -> int:
         """Room for the budget and a frame at once; budgets that were raised later by doubling."""
@@ -184,11 +202,10 @@ class SlotMemory(LayerMemory):
 
     def _note(self, name: str, dtype: torch.dtype, start: int, value: Tensor | float) -> None:
         """Numbers beside the tokens from `start` on."""
-        assert self._keys is not None, "tokens come before their notes"
-        shape = self._keys.shape[:3]
+        shape = self._held["keys"].shape[:3]
         old = self._extra.get(name)
         if old is None or old.shape != shape:
-            grown = torch.zeros(shape, dtype=dtype, device=self._keys.device)
+            grown = torch.zeros(shape, dtype=dtype, device=self._held["keys"].device)
             if old is not None:
                 grown[:, :, :start] = old[:, :, :start]
             self._extra[name] = grown
@@ -210,10 +227,8 @@ class SlotMemory(LayerMemory):
         As many slots become free as tokens behind the budget survive, in every head. Tokens that
         are forgotten behind the budget are copied onto themselves.
         """
-        assert self._keys is not None, "there are tokens"
-        assert self._values is not None, "there are tokens"
         assert self.budget is not None, "set by the first frame"
-        b, h = self._keys.shape[:2]
+        b, h = self._held["keys"].shape[:2]
         excess = losers.shape[2]
         slots = self.budget - self.num_anchors
         target = losers.sort(dim=-1).values  # free slots first, then what is lost at the end
@@ -222,10 +237,15 @@ class SlotMemory(LayerMemory):
         lost.scatter_(2, behind, value=True)
         source = slots + lost[..., :excess].byte().argsort(dim=-1, stable=True)
         target, source = (index.expand(b, h, excess) for index in (target, source))
-        for tensor in (self._keys, self._values, *self._extra.values()):
+        for tensor in (*self._held.values(), *self._extra.values()):
             candidates = tensor[:, :, self.num_anchors : self.num_tokens]
             to, of = target, source
             if tensor.ndim == 4:
                 to, of = (i[..., None].expand(-1, -1, -1, tensor.shape[3]) for i in (to, of))
             candidates.scatter_(2, to, candidates.gather(2, of))
         self.num_tokens = self.budget
+
+
+def _logits_of(counts: Tensor, head_dim: int) -> Tensor:
+    """What a key's extra channel holds, so that a scaled product adds ln(count)."""
+    return counts.log() * head_dim**0.5

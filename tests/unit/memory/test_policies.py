@@ -12,6 +12,8 @@ def test_text_and_policy_are_the_same_thing():
     for text in (
         "full",
         "window:tokens=50",
+        "full:bits=8",
+        "random:frames=3,bits=4",
         "random:frames=3,seed=2",
         "coverage:frames=4,recent=0.25",
         "key_diversity:tokens=25000,camera=64,budget=adaptive",
@@ -32,7 +34,7 @@ def test_auto_is_bounded_and_smaller_where_little_is_free():
     ("text", "message"),
     [
         ("nothing", "'nothing' is unknown; choose from full, window, anchor_window"),
-        ("full:tokens=3", "no option 'tokens'; write 'full' alone"),
+        ("full:tokens=3", "no option 'tokens'; its options are bits"),
         ("window:frame=3", "no option 'frame'; its options are tokens, frames, camera"),
         ("window", "needs a budget: window:tokens=8000"),
         ("window:tokens=5,frames=3", "needs a budget"),
@@ -42,7 +44,8 @@ def test_auto_is_bounded_and_smaller_where_little_is_free():
         ("key_diversity:tokens=5,reference=yes", "true or false, got 'yes'"),
         ("key_diversity:tokens=5,budget=fair", "budget is uniform or adaptive, got fair"),
         ("coverage:frames=5,recent=1", r"recent is a share in \[0, 1\), got 1"),
-        ("window:tokens=5,bits=3", "no option 'bits'"),
+        ("key_diversity:tokens=5,reference=true,bits=8", "leave bits out"),
+        ("window:tokens=5,bits=3", "bits must be 16, 8, 4, got 3"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(text, message):

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from everview.errors import ConfigError
+from everview.memory.codes import BITS
 from everview.memory.layer_memory import LayerMemory
 from everview.memory.slots import SlotMemory, Slots
 
@@ -44,9 +45,12 @@ class Bounded(ABC):
     """The same in frames' worth of tokens; exactly one of both is given."""
     camera: int = CAMERA_FRAMES
     """Frames that the camera head remembers."""
+    bits: int | None = None
+    """Of a channel of a key or value: 16, 8 or 4; None: as the network makes them."""
 
     def __post_init__(self) -> None:
-        """Refuse budgets that are missing, double or below their least."""
+        """Refuse budgets that are missing, double or below their least, and unknown bits."""
+        check_bits(self.name, self.bits)
         if (self.tokens is None) == (self.frames is None):
             raise ConfigError(
                 f"memory policy {self.name!r} needs a budget: {self.name}:tokens=8000 (per layer, "
@@ -110,6 +114,15 @@ class Bounded(ABC):
 
     def balance(self, memories: Sequence[LayerMemory], frame: int) -> None:  # noqa: B027
         """Share the budget among layers; after `frame` frames."""
+
+
+def check_bits(policy: str, bits: int | None) -> None:
+    """Raise ConfigError for bits that are not offered."""
+    if bits is not None and bits not in BITS:
+        raise ConfigError(
+            f"memory policy {policy!r}: bits must be {', '.join(map(str, BITS))}, got {bits}; "
+            "without it keys and values stay as the network makes them"
+        )
 
 
 def most(redundancy: Num[Tensor, "b heads c"], count: int) -> Int[Tensor, "b heads count"]:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from everview.errors import ConfigError
 from everview.memory.layer_memory import LayerMemory
 from everview.memory.policies.bounded import Bounded, most
 from everview.memory.reference import ReferenceMemory, layer_budgets, share_budgets
@@ -37,6 +38,15 @@ class KeyDiversity(Bounded):
     """Tokens of a layer: the same for all, or more where keys differ more."""
     reference: bool = False
     """The published order: forget before attending, budgets anew each frame."""
+
+    def __post_init__(self) -> None:
+        """See Bounded; the reference has no codes."""
+        super().__post_init__()
+        if self.reference and self.bits is not None:
+            raise ConfigError(
+                f"memory policy {self.name!r}: reference=true keeps the network's own numbers; "
+                "leave bits out, or reference"
+            )
 
     def layer_memory(self, layer: int) -> LayerMemory:
         """See Bounded.layer_memory."""
@@ -173,8 +183,7 @@ class Merge(KeyDiversity):
         sums = torch.zeros_like(values, dtype=torch.float32)
         sums.scatter_(2, index, touched)
         sums.scatter_add_(2, index, values[:, :, -new:].float() * merged[..., None])
-        means = (sums / total[..., None]).gather(2, index).to(values.dtype)
-        values.scatter_(2, index, means)
+        slots.memory.set_values(nearest, (sums / total[..., None]).gather(2, index))
         counts.copy_(total)
         slots.memory.set_counts(counts)
 

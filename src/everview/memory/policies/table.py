@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Protocol, get_args, get_origin, runti
 
 from everview.errors import ConfigError
 from everview.memory.layer_memory import LayerMemory
-from everview.memory.policies.bounded import AnchorWindow, Bounded, Random, Window
+from everview.memory.policies.bounded import AnchorWindow, Bounded, Random, Window, check_bits
 from everview.memory.policies.diversity import KeyDiversity, Merge, ValueAware
 from everview.memory.policies.frames import Coverage, FrameCover
 from everview.memory.policies.queries import AttentionMass, QueryPooled
@@ -43,14 +43,21 @@ class Full:
 
     name: ClassVar[str] = "full"
 
+    bits: int | None = None
+    """See `Bounded`."""
+
+    def __post_init__(self) -> None:
+        """Refuse bits that are not offered."""
+        check_bits(self.name, self.bits)
+
     @property
     def text(self) -> str:
         """See MemoryPolicy.text."""
-        return "full"
+        return "full" if self.bits is None else f"full:bits={self.bits}"
 
     def layer_memory(self, layer: int) -> LayerMemory:  # noqa: ARG002  -- all are alike
         """See MemoryPolicy.layer_memory."""
-        return LayerMemory()
+        return LayerMemory(self.bits)
 
     def camera_memory(self) -> LayerMemory:
         """See MemoryPolicy.camera_memory."""

@@ -85,8 +85,8 @@ class Stream:
     def prefill(self, images: Float[Tensor, "b s 3 H W"]) -> Prediction:
         """Predict several next frames at once: the same result as one step after the other.
 
-        With a bounded memory they are taken one by one, and the past is copied once, to be there
-        if one fails.
+        With a memory that is bounded or in codes they are taken one by one, and the past is copied
+        once, to be there if one fails.
 
         Raises:
             ConfigError: as `step`.
@@ -183,7 +183,8 @@ class Stream:
 
     @staticmethod
     def _can_go_at_once(state: StreamState) -> bool:
-        return state.camera_cache == "per_round" and not state.groups and not state.is_bounded()
+        plain = state.policy.text == "full"  # in codes, a frame would see others as they came
+        return state.camera_cache == "per_round" and not state.groups and plain
 
     def _open(self) -> StreamState:
         if self._state is None:

@@ -101,12 +101,13 @@ def test_sixteen_bits_never_become_infinite():
 
 
 def test_merged_duplicates_attend_as_if_all_were_there_in_codes_too():
-    memory, full = parse("merge:tokens=72,bits=8").layer_memory(0), LayerMemory()
-    q, k, v = tokens(5)
-    for i in range(5):  # a first frame, then the same one again and again
-        keys, values = (k, v) if i else tokens(1)[1:]
+    memory, full = parse("merge:tokens=48,bits=8").layer_memory(0), LayerMemory()
+    q, k, v = tokens(5, spread=0)
+    for i in range(10):  # a first frame, then the same one again and again
+        keys, values = (k, v) if i else tokens(1, spread=0)[1:]
         full.append(keys, values)
         memory.append(keys, values)
-        torch.testing.assert_close(memory.attend(q), full.attend(q), rtol=0.05, atol=0.1)
+        error = (memory.attend(q) - full.attend(q)).abs().mean()
+        assert error < 2e-3 * v.abs().mean(), f"frame {i}"  # 0.06 without counts
         memory.settle()
-    assert memory.num_evicted == 48
+    assert memory.num_evicted == 8 * 24

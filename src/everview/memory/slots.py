@@ -120,6 +120,31 @@ class SlotMemory(LayerMemory):
         self._queries = None
         super().settle()
 
+    def shrink(self, policy: "Bounded") -> None:
+        """Hold no more than a smaller policy allows, and give storage back; the oldest go.
+
+        Between steps. A layer with another share of the budget keeps that share.
+        """
+        assert self.budget is not None, "a frame was seen"
+        before = self.policy.tokens_for(self._per_frame)
+        smaller = self.budget * policy.tokens_for(self._per_frame) // before
+        self.policy = policy
+        self.budget = max(smaller, policy.least_tokens(self._per_frame))
+        excess = self.num_tokens - self.budget
+        if excess > 0:
+            order = self._extra["order"][:, :, self.num_anchors : self.num_tokens]
+            self._forget((-order).topk(excess, dim=-1).indices)
+        self._settled = self.num_tokens
+        room = self.budget + self._per_frame
+        for store in (self._held, self._extra):
+            for name, tensor in store.items():
+                store[name] = tensor[:, :, :room].clone()
+
+    @property
+    def per_frame(self) -> int:
+        """Tokens of a frame; 0 before the first."""
+        return self._per_frame
+
     @property
     def num_evicted(self) -> int:
         """Tokens forgotten so far."""

@@ -32,6 +32,7 @@ def write_state(state: StreamState, path: Path, *, network: dict[str, Any]) -> N
         "camera_cache": state.camera_cache,
         "batch": state.batch,
         "num_frames": state.num_frames,
+        "num_shortages": state.num_shortages,
         "image_size": state.image_size,
         "groups": [{"frame": group.frame, "points": group.points} for group in state.groups],
     }
@@ -98,7 +99,7 @@ def _state(
         camera_cache=header["camera_cache"],
         batch=header["batch"],
     )
-    state.num_frames = header["num_frames"]
+    state.num_frames, state.num_shortages = header["num_frames"], header.get("num_shortages", 0)
     state.image_size = None if header["image_size"] is None else tuple(header["image_size"])
     for name, memory in state.memories().items():
         of = f"{name}."

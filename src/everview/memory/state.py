@@ -10,6 +10,8 @@ from torch import Tensor
 
 from everview.memory.layer_memory import LayerMemory
 from everview.memory.policies import MemoryPolicy
+from everview.memory.policies.bounded import Bounded
+from everview.memory.slots import SlotMemory
 
 CameraCache = Literal["per_round", "shared"]
 
@@ -47,6 +49,8 @@ class StreamState:
     """Whether refinement rounds remember apart, as in training, or share (published inference)."""
     batch: int
     """Streams side by side."""
+    num_shortages: int = 0
+    """How often memory ran out and the budget was cut."""
     num_frames: int = 0
     """Frames seen so far; the next frame gets this index."""
     image_size: tuple[int, int] | None = None
@@ -120,6 +124,20 @@ class StreamState:
         for memory in self.memories().values():
             memory.settle()
         self.policy.balance(self.layers, self.num_frames)
+
+    def shrink(self) -> bool:
+        """Forget so much that a bounded policy has a smaller budget; False if it cannot."""
+        layers = [memory for memory in self.layers if isinstance(memory, SlotMemory)]
+        if not layers or not self.num_frames:
+            return False
+        smaller = self.policy.shrunk(layers[0].per_frame)
+        if not isinstance(smaller, Bounded):
+            return False
+        for memory in layers:
+            memory.shrink(smaller)
+        self.policy = smaller
+        self.num_shortages += 1
+        return True
 
     def copied(self) -> dict[str, dict[str, Tensor]]:
         """A copy of all memories, to come back to where `roll_back` cannot: after forgetting."""

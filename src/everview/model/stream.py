@@ -11,6 +11,7 @@ from torch import Tensor
 
 from everview.errors import ConfigError
 from everview.geometry.prediction import Prediction
+from everview.memory.shortage import is_shortage
 from everview.memory.snapshots import read_state, write_state
 from everview.memory.state import StreamState
 from everview.model.tracking import check_frame_size, follow, start_group
@@ -37,6 +38,8 @@ class StreamReport:
     """The part of `state_bytes` that does not grow with the number of frames."""
     evictions: int
     """Tokens forgotten so far, per aggregator layer."""
+    shortages: int
+    """How often memory ran out; each time a bounded policy went on with a smaller budget."""
     is_bounded: bool
     """Whether `state_bytes` will not grow for ever."""
 
@@ -45,7 +48,8 @@ class Stream:
     """Frames in, one `Prediction` each; all that is remembered is here, not in the network.
 
     Made by `Network.stream` or `Network.resume`. Many streams may share a network, in any order of
-    steps. A step that raises changes nothing. Leaving the `with` block frees the memory.
+    steps. A step that raises changes nothing. Where memory runs out, a bounded stream forgets a
+    quarter of its past and takes the frame again. Leaving the `with` block frees the memory.
     """
 
     def __init__(self, network: "Network", state: StreamState) -> None:
@@ -130,6 +134,7 @@ class Stream:
             policy=state.policy.text,
             fixed_bytes=state.fixed_bytes(),
             evictions=state.num_evicted(),
+            shortages=state.num_shortages,
             is_bounded=state.is_bounded(),
         )
 
@@ -153,9 +158,11 @@ class Stream:
         try:
             with self._network.own_precision():
                 return self._predict(state, images, pixel_map)
-        except BaseException:
+        except BaseException as error:
             state.roll_back(mark)
-            raise
+            if not (is_shortage(error) and state.shrink()):
+                raise
+        return self._advance(images, pixel_map)  # once more, in less memory
 
     def _predict(self, state: StreamState, images: Tensor, pixel_map: Any) -> Prediction:  # noqa: ANN401
         network = self._network

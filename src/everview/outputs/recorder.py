@@ -245,7 +245,7 @@ def _entry(result: FrameResult, prediction: Prediction, row: int) -> FrameEntry:
         row=row,
         timestamp=float(result.frame.timestamp),
         name=result.frame.name,
-        flags=camera_problems(encoding),
+        flags=(*result.notes, *camera_problems(encoding)),
         pose_encoding=exact_floats(encoding),
         intrinsics=tuple(exact_floats(line) for line in intrinsics),  # type: ignore[arg-type]
         latency=round(result.latency, 6),

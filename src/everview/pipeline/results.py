@@ -18,6 +18,8 @@ class FrameResult:
     or if the stream had seen it before it was saved."""
     latency: float = 0.0
     """Seconds from handing the image to the network until the prediction was on the host."""
+    notes: tuple[str, ...] = ()
+    """What was remarkable about it, as flags of a frame that was finished all the same."""
     memory: int = 0
     """Bytes that the stream's past takes after this frame, reserved room included."""
     fixed_memory: int = 0

@@ -32,6 +32,16 @@ class HeldBytes(Protocol):
         """Whether it will not grow for ever."""
         ...
 
+    @property
+    def shortages(self) -> int:
+        """How often memory ran out and the stream went on with less."""
+        ...
+
+    @property
+    def policy(self) -> str:
+        """What is forgotten."""
+        ...
+
 
 @runtime_checkable
 class FrameStream(Protocol):
@@ -70,6 +80,7 @@ def stream_results(
     """
     num_usable = num_frames = 0
     problems: dict[str, str] = {}
+    shortages = stream.report().shortages
     for frame in frames:
         num_frames += 1
         num_usable += frame.usable
@@ -81,10 +92,15 @@ def stream_results(
         prediction = stream.step(frame).numpy()  # on the host: waits for a GPU to be done
         latency = time.perf_counter() - started
         report = stream.report()
+        notes: tuple[str, ...] = ()
+        if report.shortages > shortages:
+            shortages = report.shortages
+            notes = (f"memory ran out: the stream went on with {report.policy}",)
         yield FrameResult(
             frame=frame,
             prediction=prediction,
             latency=latency,
+            notes=notes,
             memory=report.state_bytes,
             fixed_memory=report.fixed_bytes,
             is_bounded=report.is_bounded,

@@ -1,4 +1,4 @@
-"""Running out of memory: many errors, one name."""
+"""Running out of memory, as an error that says what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,9 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from everview.errors import EverviewError, NotEnoughMemoryError
-
-PHRASES = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
-"""What torch's plain RuntimeErrors say on a CPU, on Apple's GPU and in libraries of CUDA."""
+from everview.memory.shortage import is_shortage
 
 
 @contextmanager
@@ -23,9 +21,8 @@ def memory_errors(story: str) -> Iterator[None]:
         yield
     except EverviewError:
         raise
-    except torch.OutOfMemoryError as error:
-        raise NotEnoughMemoryError(f"there is not enough GPU memory {story}") from error
     except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError) or any(p in str(error) for p in PHRASES)):
+        if not is_shortage(error):
             raise
-        raise NotEnoughMemoryError(f"there is not enough memory {story}") from error
+        kind = "GPU memory" if isinstance(error, torch.OutOfMemoryError) else "memory"
+        raise NotEnoughMemoryError(f"there is not enough {kind} {story}") from error

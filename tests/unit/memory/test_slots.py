@@ -246,6 +246,39 @@ class TestStreams:
             for stream, expected in zip(streams, alone, strict=True):
                 assert torch.equal(stream.step(image).points, expected[i].points)
 
+    @pytest.mark.parametrize("name", BOUNDED)
+    def test_where_memory_runs_out_a_stream_goes_on_with_less(
+        self, tiny, frames, tmp_path, name, monkeypatch
+    ):
+        stream = tiny.stream(f"{name}:frames=4")
+        for image in frames[:5]:
+            stream.step(image)
+        before, most = stream.report(), parse(f"{name}:frames=4").tokens_for(11)
+        with monkeypatch.context() as patch:
+            _run_out_once(patch)
+            stream.step(frames[5])
+        after = stream.report()
+        assert (before.shortages, after.shortages, after.frames) == (0, 1, 6)
+        assert after.tokens <= 0.75 * most
+        assert after.state_bytes < before.state_bytes
+        assert after.policy == f"{name}:tokens={after.tokens}"
+        stream.save(tmp_path / "s.safetensors")
+        other = tiny.resume(tmp_path / "s.safetensors")
+        for image in frames[6:]:
+            assert torch.equal(stream.step(image).points, other.step(image).points)
+        assert stream.report() == other.report()
+
+    @pytest.mark.parametrize("text", ["full", "window:frames=2", "key_diversity:frames=2"])
+    def test_where_nothing_can_be_given_up_the_error_stays(self, tiny, frames, text, monkeypatch):
+        stream = tiny.stream(text)
+        for image in frames[:3]:
+            stream.step(image)
+        before = stream.report()
+        _run_out_once(monkeypatch, times=99)
+        with pytest.raises(RuntimeError, match="can't allocate"):
+            stream.step(frames[3])
+        assert stream.report().frames == before.frames
+
     def test_the_report_tells_what_is_held_and_forgotten(self, tiny, frames):
         stream = tiny.stream("window:tokens=25,camera=4")
         sizes = set()
@@ -265,3 +298,15 @@ class TestStreams:
         with pytest.raises(ConfigError, match="write coverage:tokens=22"):
             stream.step(frames[0])
         assert stream.num_frames == 0
+
+
+def _run_out_once(monkeypatch, times=1):
+    """Storing a frame fails, in the middle of a step, as it does when memory is short."""
+    append, failures = LayerMemory.append, iter(range(times))
+
+    def failing(memory, keys, values):
+        if getattr(memory, "layer", 1) == 1 and next(failures, None) is not None:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")
+        append(memory, keys, values)
+
+    monkeypatch.setattr(LayerMemory, "append", failing)

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 import torch
@@ -90,7 +90,7 @@ class Bounded(ABC):
         budget = self.tokens if self.tokens is not None else (self.frames or 0) * per_frame
         if self.whole_frames:
             budget -= budget % per_frame
-        least = 2 * per_frame if self.protects_first_frame else per_frame
+        least = self.least_tokens(per_frame)
         if budget < least:
             raise ConfigError(
                 f"memory policy {self.text!r} holds {budget} tokens per layer, but frames of this "
@@ -98,6 +98,22 @@ class Bounded(ABC):
                 " or more"
             )
         return budget
+
+    def shrunk(self, per_frame: int) -> "Bounded | None":
+        """The same with three quarters of the budget; None if there is nothing to take.
+
+        Args:
+            per_frame: tokens of a frame.
+        """
+        budget = self.tokens_for(per_frame)
+        smaller = max(3 * budget // 4, self.least_tokens(per_frame))
+        if self.whole_frames:
+            smaller -= smaller % per_frame
+        return replace(self, tokens=smaller, frames=None) if smaller < budget else None
+
+    def least_tokens(self, per_frame: int) -> int:
+        """The smallest budget: a new frame and, if it is protected, the first one."""
+        return 2 * per_frame if self.protects_first_frame else per_frame
 
     @abstractmethod
     def losers(self, slots: Slots, count: int) -> Int[Tensor, "b heads count"]:

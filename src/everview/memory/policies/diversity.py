@@ -48,6 +48,10 @@ class KeyDiversity(Bounded):
                 "leave bits out, or reference"
             )
 
+    def shrunk(self, per_frame: int) -> Bounded | None:
+        """See Bounded.shrunk; the reference stays as it was published."""
+        return None if self.reference else super().shrunk(per_frame)
+
     def layer_memory(self, layer: int) -> LayerMemory:
         """See Bounded.layer_memory."""
         return ReferenceMemory(self) if self.reference else SlotMemory(self, layer)

@@ -36,6 +36,10 @@ class MemoryPolicy(Protocol):
         """Share the budget among layers; after `frame` frames."""
         ...
 
+    def shrunk(self, per_frame: int) -> "MemoryPolicy | None":
+        """The same with a smaller budget, where memory has run out; None if there is none."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Full:
@@ -65,6 +69,9 @@ class Full:
 
     def balance(self, memories: Sequence[LayerMemory], frame: int) -> None:
         """There is nothing to share."""
+
+    def shrunk(self, per_frame: int) -> None:
+        """Nothing may be forgotten."""
 
 
 POLICIES: MappingProxyType[str, type[Full] | type[Bounded]] = MappingProxyType(

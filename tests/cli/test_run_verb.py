@@ -70,7 +70,8 @@ def test_the_options_reach_the_reader_and_the_network(make_images, model_folder,
         (["--size", "50"], 2, "multiple of 14"),
         (["--memory", "magic"], 2, "memory policy 'magic' is unknown"),
         (["--memory-limit", "lots"], 2, "write 6GB"),
-        (["--memory", "full", "--memory-limit", "1KB"], 4, "enough for 0 frames"),
+        (["--memory-limit", "1KB"], 4, "the least at this size is --memory-limit"),
+        (["--memory", "full", "--memory-limit", "1KB"], 4, "the limit is 1.0 kB"),
         (["--precision", "int3"], 2, "precision 'int3' is unknown"),
         (["--device", "abacus"], 2, "device 'abacus' is unknown"),
         (["--model", "no/such/model.pt"], 3, "there is no model"),
@@ -269,3 +270,21 @@ def test_a_run_that_is_killed_at_a_random_moment_can_be_completed(walk, tmp_path
     _assert_opens(out)
     assert main([*walk, "-o", str(out), "--resume"]) == 0
     _assert_same(out, tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("small_previews")
+def test_a_limit_becomes_a_policy_that_fits_and_a_plan_says_which(
+    make_images, model_folder, tmp_path, capsys
+):
+    out, call = tmp_path / "out", [make_images(4), "--model", model_folder]
+    assert main(["plan", *call, "--memory-limit", "64GB", "-o", str(tmp_path / "plan.json")]) == 0
+    text = capsys.readouterr().out
+    assert "key_diversity:tokens=8000" in text
+    assert "4 frames" in text
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["peak_bytes"] < 64e9
+    assert main(["run", *call, "-o", str(out), "--memory-limit", "64GB"]) == 0
+    assert Recording.open(out).info["memory_policy"] == plan["memory"]
+    capsys.readouterr()
+    assert main(["plan", *call, "--memory-limit", "1MB"]) == 4
+    assert "the least at this size is --memory-limit" in capsys.readouterr().err

@@ -4,11 +4,12 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 if TYPE_CHECKING:
+    from everview.model.config import Config
     from everview.model.network import Network
 
 
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 class Bench:
     """Measure speed on this machine and write it as JSON."""
 
-    what: Annotated[Literal["latency"], tyro.conf.Positional]
-    """latency: seconds per frame of a stream, and where they go."""
+    what: Annotated[Literal["latency", "memory"], tyro.conf.Positional]
+    """latency: seconds per frame of a stream, and where they go. memory: what each policy costs
+    beside attention, and a cache that is concatenated for every frame, in one layer."""
     model: str = "mini"
     """Anything `everview.load` takes, or a preset (streamvggt-1b, tiny) with random weights."""
     size: tuple[int, int] | None = None
@@ -27,7 +29,9 @@ class Bench:
     warm_up: int = 3
     """Frames before the measurement."""
     memory: str = "full"
-    """Memory policy."""
+    """Memory policy; of `latency`."""
+    past: tuple[int, ...] = (50, 100, 200)
+    """Frames' worth of tokens that are remembered; of `memory`."""
     precision: str = "auto"
     """float32, bfloat16 or float16; auto is float32 on a CPU and bfloat16 on CUDA."""
     device: str = "auto"
@@ -41,27 +45,60 @@ class Bench:
         """Return the exit code."""
         import torch
 
-        from everview.evaluation.latency import LatencySettings, measure_latency
-
         if self.threads is not None:
             torch.set_num_threads(self.threads)
+        if self.what == "memory":
+            return self._memory()
+        from everview.evaluation.latency import LatencySettings, measure_latency
+
         network = self._network()
-        side = network.input_size
-        size = self.size or (14 * round(0.7 * side / 14), side)
+        size = self._size(network.config)
         settings = LatencySettings(
             size=size, frames=self.frames, warm_up=self.warm_up, memory=self.memory
         )
         result = {"model": self.model, **measure_latency(network, settings)}
-        text = json.dumps(result, indent=1) + "\n"
-        if self.out is None:
-            sys.stdout.write(text)
+        if not self._write(result):
             return 0
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        self.out.write_text(text)
         seconds = result["seconds_per_frame"]["median"]
         share = result["share_of_matrix_product_peak"]
         print(f"{self.model}: {seconds:.4g} s per frame, {share:.0%} of the peak -> {self.out}")
         return 0
+
+    def _memory(self) -> int:
+        from everview.evaluation.memory_speed import MemorySpeedSettings, measure_memory_speed
+        from everview.memory import POLICIES
+        from everview.model.presets import presets
+        from everview.pipeline.plan import layer_shape
+        from everview.weights.devices import pick_device, pick_dtype
+
+        config = presets[self.model] if self.model in presets else self._network().config
+        device = pick_device(self.device)
+        size = self._size(config)
+        shape = layer_shape(config, size, pick_dtype(self.precision, device), device)
+        in_codes = ["full:bits=8", "key_diversity:bits=8", "key_diversity:bits=4"]
+        settings = MemorySpeedSettings(policies=[*POLICIES, *in_codes], frames=self.past)
+        result = measure_memory_speed(shape, settings)
+        if self._write({"model": self.model, "size": list(size), **result}):
+            for row in result["rows"]:
+                print(
+                    f"{row['policy']:24} {row['frames']:4} frames  {1000 * row['seconds']:8.2f} ms"
+                    f"  {row['update_share']:+.0%} over attention  {row['speed_up']:.2f} x"
+                )
+        return 0
+
+    def _write(self, result: dict[str, Any]) -> bool:
+        """Write the result; whether it went to a file."""
+        text = json.dumps(result, indent=1) + "\n"
+        if self.out is None:
+            sys.stdout.write(text)
+            return False
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        self.out.write_text(text)
+        return True
+
+    def _size(self, config: "Config") -> tuple[int, int]:
+        side = config.patch_embed.img_size
+        return self.size or (14 * round(0.7 * side / 14), side)
 
     def _network(self) -> "Network":
         from everview.model.network import build

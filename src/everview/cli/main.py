@@ -23,6 +23,7 @@ VERBS = {
     "train": ("everview.cli.train", "Train"),
     "distill": ("everview.cli.distill", "Distill"),
     "world": ("everview.cli.world", "World"),
+    "plan": ("everview.cli.plan", "Plan"),
     "data": ("everview.cli.data", "Data"),
 }
 """Verb -> module and dataclass. The modules import torch only when they run."""
@@ -32,7 +33,7 @@ SUBVERBS = {
 }
 """Two words -> module and dataclass, for what has options of its own."""
 
-LATER = ("view", "export", "plan", "quantize", "batch", "serve")
+LATER = ("view", "export", "quantize", "batch", "serve")
 """Verbs that are planned; whoever read of one shall not think it was mistyped."""
 
 UNEXPECTED = 1

@@ -2,7 +2,7 @@
 
 import re
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,6 +11,7 @@ import tyro
 from everview.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
+    from everview.model.network import Network
     from everview.pipeline.config import RunConfig
 
 STOPPED = 130
@@ -46,9 +47,10 @@ class Run:
     model: Annotated[str, tyro.conf.arg(metavar="MODEL")] = "mini"
     """Bundled name, Hugging Face id, or path of a checkpoint; see `everview models`."""
     memory: Annotated[str, tyro.conf.arg(metavar="POLICY")] = "auto"
-    """What the stream remembers (POLICY:key=value,...); auto is full for now: everything."""
+    """What the stream remembers (POLICY:key=value,...); auto is bounded by the free memory."""
     memory_limit: Annotated[str | None, tyro.conf.arg(metavar="BYTES")] = None
-    """Most that the stream's past may take, such as 6GB; a run that would need more is refused."""
+    """Most that the whole process may take (on a GPU: of its memory), such as 6GB: chooses what is
+    remembered, and how; what cannot fit is refused. See `everview plan`."""
     precision: Annotated[str, tyro.conf.arg(metavar="PRECISION")] = "auto"
     """float32, bfloat16 or float16; auto is float32 on a CPU and bfloat16 on CUDA."""
     device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "auto"
@@ -116,11 +118,31 @@ class Run:
             observer.phase(f"loading {self.model}")
             with memory_errors(f"for the model {self.model}{SMALLER_MODEL}"):
                 network = load(self.model, device=self.device, precision=self.precision)
+            if config.memory_limit is not None and not self.batch:
+                observer.phase("planning")
+                config = planned(network, self.source, config)
             outcome = record(
                 network, self.source, out, config, observer=observer, resume=self.resume
             )
             observer.end(out, outcome)
         return STOPPED if outcome.status == "stopped" else 0
+
+
+def planned(network: "Network", source: str, config: "RunConfig") -> "RunConfig":
+    """The same settings with a policy that fits, and what the limit leaves for the past.
+
+    Raises:
+        NotEnoughMemoryError: if nothing fits.
+    """
+    from everview.outputs.session import source_size
+    from everview.pipeline.plan import RUN_BYTES, make_plan
+
+    size, num_frames = source_size(network, source, config)
+    plan = make_plan(
+        network, size, memory=config.memory, limit=config.memory_limit, num_frames=num_frames,
+        extra_bytes=RUN_BYTES,
+    )  # fmt: skip
+    return replace(config, planned=plan.memory, memory_limit=plan.room_bytes)
 
 
 def check_source(source: str) -> None:

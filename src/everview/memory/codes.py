@@ -74,7 +74,10 @@ class Codes:
         }
 
     def decode_keys(
-        self, codes: Shaped[Tensor, "b h n bytes"], heads: Heads, dtype: torch.dtype
+        self,
+        codes: Shaped[Tensor, "b h n bytes"],
+        heads: Heads,
+        dtype: torch.dtype = torch.float32,
     ) -> Float[Tensor, "b h n d"]:
         """Keys of these heads from their codes."""
         if self.bits == 16:
@@ -85,7 +88,7 @@ class Codes:
         return numbers.mul_(self.scale[heads].to(dtype)).add_(self.offset[heads].to(dtype))
 
     def decode_values(
-        self, held: Mapping[str, Tensor], dtype: torch.dtype
+        self, held: Mapping[str, Tensor], dtype: torch.dtype = torch.float32
     ) -> Float[Tensor, "b h n d"]:
         """Values from what `encode` gave, or from a part of it."""
         if self.bits == 16:

@@ -49,14 +49,17 @@ class LayerMemory:
 
     def read(self) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b h n d"]]:
         """All keys and values held; views that are valid until the next `append`, or decoded."""
+        return self.read_keys(), self.read_values()
+
+    def read_keys(self) -> Float[Tensor, "b h n d"]:
+        """All keys held, as `read`."""
+        keys = self._views()["keys"]
+        return keys if self.codes is None else self.codes.decode_keys(keys, EVERYTHING)
+
+    def read_values(self) -> Float[Tensor, "b h n d"]:
+        """All values held, as `read`."""
         held = self._views()
-        if self.codes is None:
-            return held["keys"], held["values"]
-        dtype = torch.float32
-        return (
-            self.codes.decode_keys(held["keys"], EVERYTHING, dtype),
-            self.codes.decode_values(held, dtype),
-        )
+        return held["values"] if self.codes is None else self.codes.decode_values(held)
 
     def attend(self, queries: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
         """Every query sees all that is held, what was appended last included."""
@@ -111,12 +114,12 @@ class LayerMemory:
     def used_bytes(self) -> int:
         """Bytes of the keys and values held, with their scales."""
         held = (self._held[name] for name in self._kept_names() if name in self._held)
-        return sum(t.nbytes // t.shape[2] * self.num_tokens for t in held) + self._scale_bytes()
+        return sum(t.nbytes // t.shape[2] * self.num_tokens for t in held) + self.scale_bytes
 
     @property
     def reserved_bytes(self) -> int:
         """Bytes of the storage, unused room included."""
-        return sum(tensor.nbytes for tensor in self._held.values()) + self._scale_bytes()
+        return sum(tensor.nbytes for tensor in self._held.values()) + self.scale_bytes
 
     def _kept_names(self) -> tuple[str, ...]:
         """Names of what is kept of each token's key and value."""
@@ -124,7 +127,9 @@ class LayerMemory:
             return ("keys", "values")
         return ("keys", "values", "value_scale", "value_offset")
 
-    def _scale_bytes(self) -> int:
+    @property
+    def scale_bytes(self) -> int:
+        """Bytes of the scales of key channels, which do not depend on the number of tokens."""
         scale = None if self.codes is None else self.codes.scale
         return 0 if scale is None else 2 * scale.nbytes
 

@@ -1,7 +1,7 @@
 """SlotMemory: a layer's memory of fixed size, whose slots are overwritten in place."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,29 +19,52 @@ EXTRA = 8
 """Channels that are added where tokens have counts; kernels like multiples of eight."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Slots:
-    """What a policy chooses from: views of all candidates, the newest frame last.
+    """What a policy chooses from: all candidates, the newest frame last.
 
-    Axes: b streams, h heads, c candidates, d channels, p tokens of a frame.
+    Axes: b streams, h heads, c candidates, d channels, p tokens of a frame. Keys and values are
+    views, or decoded on first use where memory is in codes.
     """
 
-    keys: Float[Tensor, "b h c d"]
-    values: Float[Tensor, "b h c d"]
-    order: Int[Tensor, "b h c"]
-    """Number of arrival in the stream."""
-    notes: Mapping[str, Float[Tensor, "b h c"]]
-    """What the policy keeps beside each token."""
-    anchors: Float[Tensor, "b h a d"]
-    """Keys of the protected frame."""
-    num_new: int
-    """Candidates of the newest frame."""
-    queries: Float[Tensor, "b h p d"] | None
-    """Of the newest frame, for policies that watch them."""
-    layer: int
-    """Index of the layer."""
-    memory: "SlotMemory"
-    """For policies that change what they keep."""
+    def __init__(self, memory: "SlotMemory", num_new: int) -> None:
+        self.memory = memory
+        """For policies that change what they keep."""
+        self.num_new = num_new
+        """Candidates of the newest frame."""
+        notes = memory.candidate_notes()
+        self.order: Int[Tensor, "b h c"] = notes.pop("order")
+        """Number of arrival in the stream."""
+        self.notes: Mapping[str, Float[Tensor, "b h c"]] = notes
+        """What the policy keeps beside each token; may be changed in place."""
+
+    @cached_property
+    def _all_keys(self) -> Float[Tensor, "b h n d"]:
+        return self.memory.read_keys()
+
+    @property
+    def keys(self) -> Float[Tensor, "b h c d"]:
+        """Of the candidates."""
+        return self._all_keys[:, :, self.memory.num_anchors :]
+
+    @property
+    def anchors(self) -> Float[Tensor, "b h a d"]:
+        """Keys of the protected frame."""
+        return self._all_keys[:, :, : self.memory.num_anchors]
+
+    @cached_property
+    def values(self) -> Float[Tensor, "b h c d"]:
+        """Of the candidates; not to be changed, see `SlotMemory.set_values`."""
+        return self.memory.read_values()[:, :, self.memory.num_anchors :]
+
+    @property
+    def queries(self) -> Float[Tensor, "b h p d"] | None:
+        """Of the newest frame, for policies that watch them."""
+        return self.memory.queries
+
+    @property
+    def layer(self) -> int:
+        """Index of the layer."""
+        return self.memory.layer
 
 
 class SlotMemory(LayerMemory):
@@ -64,9 +87,12 @@ class SlotMemory(LayerMemory):
         """Tokens that ever came, those of a failed step not counted."""
         self.score: Float[Tensor, ""] | None = None
         """How alike all keys are, for policies that share the budget among layers."""
+        self.unit_sum: Float[Tensor, "b h 1 d"] | None = None
+        """Sum of the unit keys of all candidates, for policies that compare with their mean."""
         self._settled = self._per_frame = 0
         self._extra: dict[str, Tensor] = {}  # order and notes: b h capacity
-        self._queries: Tensor | None = None
+        self.queries: Tensor | None = None
+        """Of the newest frame, until the step is over; for policies that watch them."""
         self._head_dim = 0
 
     def append(self, keys: Float[Tensor, "b h n d"], values: Float[Tensor, "b h n d"]) -> None:
@@ -88,18 +114,21 @@ class SlotMemory(LayerMemory):
     def attend(self, queries: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
         """See LayerMemory.attend."""
         if self.policy.watches_queries:
-            self._queries = queries
+            self.queries = queries
         return super().attend(queries)
 
-    def read(self) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b h n d"]]:
-        """See LayerMemory.read."""
-        keys, values = super().read()
-        return keys[..., : self._head_dim], values[..., : self._head_dim]
+    def read_keys(self) -> Float[Tensor, "b h n d"]:
+        """See LayerMemory.read_keys."""
+        return super().read_keys()[..., : self._head_dim]
+
+    def read_values(self) -> Float[Tensor, "b h n d"]:
+        """See LayerMemory.read_values."""
+        return super().read_values()[..., : self._head_dim]
 
     def truncate(self, num_tokens: int) -> None:
         """See LayerMemory.truncate."""
         super().truncate(num_tokens)
-        self._queries = None
+        self.queries = None
 
     def settle(self) -> None:
         """Take the newest frame in and forget what is too much."""
@@ -111,13 +140,13 @@ class SlotMemory(LayerMemory):
             self._per_frame, self.budget = new, self.policy.tokens_for(new)
             self.num_anchors = new if self.policy.protects_first_frame else 0
         if self.num_tokens > self.num_anchors:
-            slots = self._slots(new)
+            slots = Slots(self, min(new, self.num_tokens - self.num_anchors))
             self.policy.arrive(slots)
             excess = self.num_tokens - self.budget
             if excess > 0:
                 self._forget(self.policy.losers(slots, excess))
         self._settled = self.num_tokens
-        self._queries = None
+        self.queries = None
         super().settle()
 
     def shrink(self, policy: "Bounded") -> None:
@@ -134,11 +163,16 @@ class SlotMemory(LayerMemory):
         if excess > 0:
             order = self._extra["order"][:, :, self.num_anchors : self.num_tokens]
             self._forget((-order).topk(excess, dim=-1).indices)
-        self._settled = self.num_tokens
+        self._settled, self.unit_sum = self.num_tokens, None
         room = self.budget + self._per_frame
         for store in (self._held, self._extra):
             for name, tensor in store.items():
                 store[name] = tensor[:, :, :room].clone()
+
+    @property
+    def num_frames(self) -> int:
+        """Frames that ever came."""
+        return self.num_arrived // max(1, self._per_frame)
 
     @property
     def per_frame(self) -> int:
@@ -164,7 +198,8 @@ class SlotMemory(LayerMemory):
         }
         numbers = (self.budget, self._per_frame, self.num_anchors, self.num_arrived, self._head_dim)
         held["numbers"] = torch.tensor(numbers)
-        return held if self.score is None else held | {"score": self.score}
+        beside = {"score": self.score, "unit_sum": self.unit_sum}
+        return held | {name: value for name, value in beside.items() if value is not None}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """See LayerMemory.restore."""
@@ -178,14 +213,16 @@ class SlotMemory(LayerMemory):
         for name in ("order", *self.policy.notes):
             self._note(name, tensors[name].dtype, 0, tensors[name])
         self.score = tensors.get("score")
+        total = tensors.get("unit_sum")
+        self.unit_sum = None if total is None else total.clone()
 
-    def set_counts(self, counts: Float[Tensor, "b h c"]) -> None:
-        """Write ln(count) of all candidates where attention finds it."""
+    def set_counts(self, index: Int[Tensor, "b h n"], counts: Float[Tensor, "b h c"]) -> None:
+        """Write ln(count) of some candidates where attention finds it."""
         if self.codes is not None:
             return  # attention looks at the note
-        end = self.num_anchors + counts.shape[2]
-        keys = self._held["keys"]
-        keys[:, :, self.num_anchors : end, self._head_dim] = _logits_of(counts, self._head_dim)
+        candidates = self._held["keys"][:, :, self.num_anchors : self.num_tokens, self._head_dim]
+        logits = _logits_of(counts.gather(2, index), self._head_dim)
+        candidates.scatter_(2, index, logits.to(candidates.dtype))
 
     def set_values(self, index: Int[Tensor, "b h n"], values: Float[Tensor, "b h n d"]) -> None:
         """Replace values of candidates; where one is named twice, both times by the same."""
@@ -236,15 +273,10 @@ class SlotMemory(LayerMemory):
             self._extra[name] = grown
         self._extra[name][:, :, start : self.num_tokens] = value
 
-    def _slots(self, new: int) -> Slots:
-        keys, values = self.read()
-        a = self.num_anchors
-        notes = {name: t[:, :, a : self.num_tokens] for name, t in self._extra.items()}
-        return Slots(
-            keys=keys[:, :, a:], values=values[:, :, a:], order=notes.pop("order"), notes=notes,
-            anchors=keys[:, :, :a], num_new=min(new, self.num_tokens - a), queries=self._queries,
-            layer=self.layer, memory=self,
-        )  # fmt: skip
+    def candidate_notes(self) -> dict[str, Tensor]:
+        """What is kept beside each candidate: views."""
+        part = slice(self.num_anchors, self.num_tokens)
+        return {name: tensor[:, :, part] for name, tensor in self._extra.items()}
 
     def _forget(self, losers: Int[Tensor, "b heads n"]) -> None:
         """Move what survives at the end of the storage into the slots of what is forgotten.

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import av
 
-from everview.errors import ConfigError, EverviewError, NotEnoughMemoryError
+from everview.errors import ConfigError, EverviewError, InputError, NotEnoughMemoryError
 from everview.frames.reader import FrameReader, read
 from everview.outputs.entries import read_entries
 from everview.outputs.files import PARTIAL
@@ -94,6 +94,23 @@ def record(
         return _complete(folder, observer) if earlier["status"] == "finished" else run.go(None)
 
 
+def source_size(
+    network: Any,  # noqa: ANN401
+    source: str,
+    config: RunConfig,
+) -> tuple[tuple[int, int], int | None]:
+    """(height, width) of the source's frames as the network sees them, and about how many come.
+
+    Raises:
+        InputError: if the source cannot be used or has no frame.
+    """
+    with _open_source(source, network, config) as reader:
+        frame = next(iter(reader), None)
+        if frame is None:
+            raise InputError(f"{source} has no frame")
+        return (frame.image.shape[1], frame.image.shape[2]), reader.num_frames_hint
+
+
 def is_recording_of(folder: Path, source_name: str) -> bool:
     """Whether a folder holds a recording of a source with this file name, and nothing else.
 
@@ -149,8 +166,9 @@ class _Run:
             return self._go_through(self._resume(), MemoryGuard(limit, None), None)
         guard = MemoryGuard(limit, self._reader.num_frames_hint)
         with memory_errors(_TOO_LITTLE_FOR_ALL if self._config.batch else _TOO_LITTLE_FOR_FIRST):
-            results = self._results(0)
+            results = self._results(0, None)
             beginning = _beginning(results, guard)
+            manifest["memory_policy"] = self._stream and self._stream.report().policy
         recorder = Recorder.create(self._folder, manifest)
         return self._go_through(recorder, guard, itertools.chain(beginning, results))
 
@@ -160,7 +178,9 @@ class _Run:
         """Record all results; None: those that come when the recording goes on."""
         try:
             with _finishing(recorder, self._reader), _disk_errors(), memory_errors(_TOO_LITTLE):
-                results = self._results(recorder.num_rows) if results is None else results
+                if results is None:
+                    earlier = recorder.manifest.get("memory_policy")
+                    results = self._results(recorder.num_rows, earlier)
                 self._record(results, recorder, guard)
         except KeyboardInterrupt:
             return self._end(recorder, "stopped")
@@ -173,19 +193,24 @@ class _Run:
         self._observer.phase("reading what was recorded")
         return Recorder.resume(self._folder)
 
-    def _results(self, num_rows: int) -> Iterator[FrameResult]:
+    def _results(self, num_rows: int, policy: str | None) -> Iterator[FrameResult]:
         if self._config.batch:
             return batch_results(self._network, self._reader)
-        self._stream, num_seen = self._start_stream(num_rows)
+        self._stream, num_seen = self._start_stream(num_rows, policy)
         return stream_results(self._stream, self._reader, num_seen=num_seen)
 
-    def _start_stream(self, num_rows: int) -> tuple[Any, int]:
-        """The saved state, unless it is ahead of what was recorded; else a new stream."""
+    def _start_stream(self, num_rows: int, policy: str | None) -> tuple[Any, int]:
+        """The saved state, unless it is ahead of what was recorded; else a new stream.
+
+        Args:
+            policy: what the earlier run chose, to choose the same.
+        """
         if num_rows and (self._folder / STATE).exists():
             stream = self._network.resume(self._folder / STATE)
             if stream.num_frames <= num_rows:
                 return stream, stream.num_frames
-        return self._network.stream(self._config.memory), 0
+        chosen = policy or self._config.planned or self._config.memory
+        return self._network.stream(chosen), 0
 
     def _record(
         self, results: Iterator[FrameResult], recorder: Recorder, guard: MemoryGuard

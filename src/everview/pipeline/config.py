@@ -17,6 +17,8 @@ class RunConfig:
     """Memory policy of the stream, see `everview.memory.policies`."""
     memory_limit: int | None = None
     """Bytes that the stream's past may take; None: as much as there is."""
+    planned: str | None = None
+    """The policy that a plan chose for `auto`, see `everview.pipeline.plan`."""
     every: int = 1
     """Take each n-th frame."""
     fps: float | None = None
@@ -59,5 +61,5 @@ class RunConfig:
     def numbers(self) -> dict[str, Any]:
         """What changes the results; two runs that agree in it may continue each other."""
         values = asdict(self)
-        del values["memory_limit"], values["checkpoint_every"]
+        del values["memory_limit"], values["planned"], values["checkpoint_every"]
         return values

@@ -32,8 +32,11 @@ class FakeStream:
 
     def report(self):
         return SimpleNamespace(
-            state_bytes=self.bytes_per_frame * self.num_frames, fixed_bytes=0, is_bounded=False,
+            state_bytes=self.bytes_per_frame * self.num_frames,
+            fixed_bytes=0,
+            is_bounded=False,
             shortages=0,
+            policy="full",
         )
 
     def save(self, path):

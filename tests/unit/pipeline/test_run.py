@@ -38,7 +38,9 @@ class Stream:
         return _prediction(1)
 
     def report(self):
-        return SimpleNamespace(state_bytes=100 * len(self.seen), fixed_bytes=40, is_bounded=False, shortages=0)
+        return SimpleNamespace(
+            state_bytes=100 * len(self.seen), fixed_bytes=40, is_bounded=False, shortages=0
+        )
 
 
 class Notes:

@@ -79,7 +79,12 @@ class Bounded(ABC):
 
     def camera_memory(self) -> LayerMemory:
         """The memory of one trunk block and refinement round of the camera head."""
-        return SlotMemory(CameraWindow(frames=self.camera), 0)
+        return self.camera_policy.layer_memory(0)
+
+    @property
+    def camera_policy(self) -> "CameraWindow":
+        """What the camera head forgets."""
+        return CameraWindow(frames=self.camera)
 
     def tokens_for(self, per_frame: int) -> int:
         """Tokens of a layer, given those of a frame.

@@ -14,6 +14,8 @@ from everview.memory.policies.bounded import Bounded, most
 from everview.memory.reference import ReferenceMemory, layer_budgets, share_budgets
 from everview.memory.slots import SlotMemory, Slots
 
+REFRESHED_EVERY = 64
+"""Frames after which the sum of unit keys is taken anew, so that rounding cannot add up."""
 SHARED_EVERY = 32
 """Frames between two looks at how the budget is shared among layers."""
 CHUNK = 2048
@@ -25,8 +27,8 @@ SMALLEST_NORM = 1e-12
 class KeyDiversity(Bounded):
     """Forgets the keys that are most like the mean of all, head by head.
 
-    Cost: two passes over the keys, 4 M C operations for M slots of C channels, against
-    4 P (M + P) C of attention. The mean is taken anew each frame, so that it cannot drift.
+    Cost: a pass over the keys, 2 M C operations for M slots of C channels, against 4 P (M + P) C of
+    attention. Their sum is kept from frame to frame and taken anew every 64 frames.
 
     Source: InfiniteVGGT (arXiv 2601.02281) Sec. 3.2 and 3.3; the score is KeyDiff's
     (arXiv 2504.15364).
@@ -57,14 +59,19 @@ class KeyDiversity(Bounded):
         return ReferenceMemory(self) if self.reference else SlotMemory(self, layer)
 
     def arrive(self, slots: Slots) -> None:
-        """Note 1 / norm of the new keys."""
+        """Note 1 / norm of the new keys, and add them to the sum of unit keys."""
         new = slots.keys[:, :, -slots.num_new :].float()
-        norm = new.norm(dim=-1).clamp_min(SMALLEST_NORM)
-        slots.notes["inverse_norm"][:, :, -slots.num_new :] = 1 / norm
+        inverse = 1 / new.norm(dim=-1).clamp_min(SMALLEST_NORM)
+        slots.notes["inverse_norm"][:, :, -slots.num_new :] = inverse
+        memory = slots.memory
+        if memory.unit_sum is None or not memory.num_frames % REFRESHED_EVERY:
+            memory.unit_sum = sum_of_units(slots)
+        else:
+            memory.unit_sum += inverse[:, :, None] @ new
 
     def losers(self, slots: Slots, count: int) -> Int[Tensor, "b heads count"]:
         """Those with the largest product of unit key and mean unit key."""
-        return most(similarity_to_mean(slots), count)
+        return taken_off(slots, most(similarity_to_mean(slots), count))
 
     def balance(self, memories: Sequence[LayerMemory], frame: int) -> None:
         """Give layers whose keys differ more of what others have."""
@@ -89,16 +96,31 @@ def similarity_to_mean(slots: Slots) -> Float[Tensor, "b h c"]:
     The score is the mean over heads of the squared norm of the mean key, which equals the mean
     product (rolling_memory.md 4.1).
     """
-    inverse = slots.notes["inverse_norm"]
-    total = torch.zeros_like(slots.keys[:, :, :1], dtype=torch.float32)
-    for keys, some in _chunks(slots.keys, inverse):
-        total += some[:, :, None] @ keys
+    inverse, total = slots.notes["inverse_norm"], slots.memory.unit_sum
+    assert total is not None, "arrive comes first"
     mean = total / inverse.shape[2]  # b h 1 d
     slots.memory.score = mean.square().sum(dim=-1).mean()
     products = [
         (keys @ mean.transpose(2, 3))[..., 0] * some for keys, some in _chunks(slots.keys, inverse)
     ]
     return products[0] if len(products) == 1 else torch.cat(products, dim=2)
+
+
+def sum_of_units(slots: Slots) -> Float[Tensor, "b h 1 d"]:
+    """Over all candidates."""
+    total = torch.zeros_like(slots.keys[:, :, :1], dtype=torch.float32)
+    for keys, some in _chunks(slots.keys, slots.notes["inverse_norm"]):
+        total += some[:, :, None] @ keys
+    return total
+
+
+def taken_off(slots: Slots, losers: Int[Tensor, "b h n"]) -> Int[Tensor, "b h n"]:
+    """The same losers, after their unit keys have left the sum."""
+    assert slots.memory.unit_sum is not None, "arrive comes first"
+    index = losers[..., None].expand(-1, -1, -1, slots.keys.shape[3])
+    keys, inverse = slots.keys.gather(2, index).float(), slots.notes["inverse_norm"]
+    slots.memory.unit_sum -= inverse.gather(2, losers)[:, :, None] @ keys
+    return losers
 
 
 def _chunks(keys: Tensor, numbers: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -132,7 +154,8 @@ class ValueAware(KeyDiversity):
     def losers(self, slots: Slots, count: int) -> Int[Tensor, "b heads count"]:
         """Most similar keys with the smallest values."""
         size = _standard(slots.notes["value"])
-        return most(_standard(similarity_to_mean(slots)) - self.weight * size, count)
+        redundancy = _standard(similarity_to_mean(slots)) - self.weight * size
+        return taken_off(slots, most(redundancy, count))
 
 
 def _standard(numbers: Float[Tensor, "b h c"]) -> Float[Tensor, "b h c"]:
@@ -164,32 +187,33 @@ class Merge(KeyDiversity):
     def losers(self, slots: Slots, count: int) -> Int[Tensor, "b heads count"]:
         """What can be merged first; changes values and counts of what it is merged into."""
         old = slots.keys.shape[2] - slots.num_new
-        cosine = _cosines(slots, old)  # b h p old
-        near = cosine.amax(dim=-1)
+        near, nearest = _cosines(slots, old).max(dim=-1)  # b h p
+        can_merge = near > self.nearness
         redundancy = similarity_to_mean(slots)  # in [-1, 1]
-        redundancy[:, :, old:] += torch.where(near > self.nearness, 2 + near, 0)
-        chosen = most(redundancy, count)
+        wanted = torch.zeros_like(redundancy).scatter_add_(2, nearest, can_merge.float())
+        redundancy.masked_fill_(wanted > 0, -torch.inf)  # what takes others in has to stay
+        redundancy[:, :, old:] += torch.where(can_merge, 2 + near, 0)
+        chosen = taken_off(slots, most(redundancy, count))
         gone = torch.zeros_like(redundancy, dtype=torch.bool).scatter_(2, chosen, value=True)
-        cosine, nearest = cosine.masked_fill(gone[:, :, None, :old], -2).max(dim=-1)
-        self._add(slots, nearest, gone[:, :, old:] & (cosine > self.nearness))
+        self._add(slots, nearest, gone[:, :, old:] & can_merge)
         return chosen
 
     def _add(
         self, slots: Slots, nearest: Int[Tensor, "b h p"], merged: Bool[Tensor, "b h p"]
     ) -> None:
-        """New tokens to the means that their nearest old ones stand for."""
-        counts, values = slots.notes["count"], slots.values
-        new = slots.num_new
-        total = counts.scatter_add(2, nearest, merged.float())
-        index = nearest[..., None].expand(-1, -1, -1, values.shape[3])
-        touched = values.gather(2, index).float() * counts.gather(2, nearest)[..., None]
-        # All that went into the same old token before and now, then the mean.
-        sums = torch.zeros_like(values, dtype=torch.float32)
-        sums.scatter_(2, index, touched)
-        sums.scatter_add_(2, index, values[:, :, -new:].float() * merged[..., None])
-        slots.memory.set_values(nearest, (sums / total[..., None]).gather(2, index))
-        counts.copy_(total)
-        slots.memory.set_counts(counts)
+        """New tokens to the means that their nearest old ones stand for.
+
+        A mean of n values that takes in m more moves by the sum of their distances / (n + m).
+        """
+        counts, old, new = slots.notes["count"], slots.values, slots.values[:, :, -slots.num_new :]
+        counts.scatter_add_(2, nearest, merged.float())
+        index = nearest[..., None].expand(-1, -1, -1, old.shape[3])
+        targets = old.gather(2, index).float()
+        share = merged / counts.gather(2, nearest)
+        same = nearest[..., None] == nearest[..., None, :]  # b h p p
+        moved = targets + (same * share[..., None, :]) @ (new.float() - targets)
+        slots.memory.set_values(nearest, moved)
+        slots.memory.set_counts(nearest, counts)
 
 
 def _cosines(slots: Slots, old: int) -> Float[Tensor, "b h p m"]:

@@ -32,6 +32,11 @@ class MemoryPolicy(Protocol):
         """An empty memory for one trunk block and refinement round of the camera head."""
         ...
 
+    @property
+    def camera_policy(self) -> "MemoryPolicy":
+        """What the camera head forgets."""
+        ...
+
     def balance(self, memories: Sequence[LayerMemory], frame: int) -> None:
         """Share the budget among layers; after `frame` frames."""
         ...
@@ -66,6 +71,11 @@ class Full:
     def camera_memory(self) -> LayerMemory:
         """See MemoryPolicy.camera_memory."""
         return LayerMemory()
+
+    @property
+    def camera_policy(self) -> "Full":
+        """See MemoryPolicy.camera_policy."""
+        return Full()
 
     def balance(self, memories: Sequence[LayerMemory], frame: int) -> None:
         """There is nothing to share."""
@@ -112,6 +122,11 @@ def parse(text: str) -> MemoryPolicy:
             raise ConfigError(f"memory policy {name!r} has no option {key!r}; {hint}")
         values[field.name] = _value(name, key, value, field.type)
     return policy(**values)
+
+
+def choices() -> list[MemoryPolicy]:
+    """What a plan tries where no policy was asked for, the best first; see `automatic`."""
+    return [KeyDiversity(tokens=AUTO_TOKENS, bits=bits) for bits in (None, 8, 4)]
 
 
 def automatic(token_bytes: int = 0, free_bytes: int | None = None) -> MemoryPolicy:

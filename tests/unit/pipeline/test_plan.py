@@ -1,0 +1,115 @@
+"""What a plan says is what a stream takes."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from everview.errors import ConfigError, NotEnoughMemoryError
+from everview.memory import POLICIES
+from everview.model.network import build
+from everview.model.presets import presets
+from everview.pipeline.plan import make_plan
+
+SIZE = (28, 42)
+TEXTS = [f"{name}:frames=3,camera=5" for name in POLICIES if name != "full"] + [
+    "full", "full:bits=8", "full:bits=16", "key_diversity:tokens=40,bits=8,camera=5",
+    "merge:tokens=40,bits=4,camera=5", "coverage:frames=4,bits=16,camera=5",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def network():
+    return build(presets["tiny"], seed=1)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_bytes_of_a_stream_are_predicted_exactly(network, text):
+    plan = make_plan(network, SIZE, memory=text, num_frames=13)
+    stream = network.stream(text)
+    for image in torch.rand(13, 3, *SIZE):
+        stream.step(image)
+    assert plan.state_bytes == stream.report().state_bytes
+
+
+def test_a_policy_that_grows_has_no_end_where_the_length_is_unknown(network):
+    plan = make_plan(network, SIZE, memory="full", limit=1, num_frames=None)
+    assert plan.state_bytes is None
+    assert plan.peak_bytes is None
+
+
+def test_auto_takes_bits_away_before_tokens(network, monkeypatch):
+    rehearsal = make_plan(network, SIZE)
+    measured = type("R", (), {"base_bytes": 1000, "step_bytes": 100, "seconds": 0.1})()
+    monkeypatch.setattr("everview.pipeline.plan._rehearse", lambda *_: measured)
+    needed = {}
+    for bits in ("", ",bits=8", ",bits=4"):
+        plan = make_plan(network, SIZE, memory=f"key_diversity:tokens=8000{bits}")
+        needed[bits] = plan.peak_bytes
+    assert rehearsal.tokens == 8000
+    for bits, limit in needed.items():
+        chosen = make_plan(network, SIZE, limit=limit)
+        assert chosen.memory == f"key_diversity:tokens=8000{bits}"
+        assert make_plan(network, SIZE, limit=limit - 1).memory != chosen.memory
+    below = make_plan(network, SIZE, limit=needed[",bits=4"] // 2)
+    assert below.bits == 8
+    assert 2 * below.frame_tokens <= below.tokens < 8000
+    assert below.peak_bytes <= needed[",bits=4"] // 2
+    with_one_more = f"key_diversity:tokens={below.tokens + 2},bits=8"
+    more = make_plan(network, SIZE, memory=with_one_more)
+    assert more.peak_bytes > needed[",bits=4"] // 2
+
+
+def test_what_cannot_fit_is_refused_with_what_would(network):
+    with pytest.raises(NotEnoughMemoryError, match=r"the least at this size is --memory-limit \d"):
+        make_plan(network, SIZE, limit=1000)
+    with pytest.raises(NotEnoughMemoryError, match=r"full at 28x42 needs .* the limit is 1.0 kB"):
+        make_plan(network, SIZE, memory="full", limit=1000, num_frames=5)
+
+
+def test_the_least_that_is_named_does_fit(network, monkeypatch):
+    measured = type("R", (), {"base_bytes": 10**8, "step_bytes": 100, "seconds": 0.1})()
+    monkeypatch.setattr("everview.pipeline.plan._rehearse", lambda *_: measured)
+    with pytest.raises(NotEnoughMemoryError) as caught:
+        make_plan(network, SIZE, limit=1000)
+    least = int(str(caught.value).partition("--memory-limit ")[2].partition("MB")[0])
+    assert make_plan(network, SIZE, limit=least * 10**6).bits in (4, 8)
+
+
+def test_a_network_that_sees_all_at_once_has_no_plan():
+    with pytest.raises(ConfigError, match="causal"):
+        make_plan(build(replace(presets["tiny"], attention="global")), SIZE)
+
+
+@pytest.mark.slow
+def test_the_predicted_peak_is_within_a_tenth_of_the_measured_one(tmp_path):
+    """Of a whole run of the bundled model, in a process of its own."""
+    import json
+    import subprocess
+    import sys
+
+    code = """
+import json, sys
+from importlib.resources import files
+from everview.cli.main import main
+from everview.pipeline.peak import PeakMemory
+import torch
+clip = str(files("everview") / "assets/clips/office.mp4")
+memory, out = sys.argv[1:]
+if out:
+    assert main(["run", clip, "-o", out, "--memory", memory]) == 0
+    print(json.dumps(PeakMemory(torch.device("cpu")).peak))
+else:
+    assert main(["plan", clip, "--memory", memory, "-o", "plan.json"]) == 0
+"""
+    for memory in ("key_diversity:frames=20", "key_diversity:tokens=30000", "full"):
+        run, plan = (
+            subprocess.run(
+                [sys.executable, "-c", code, memory, out], cwd=tmp_path, capture_output=True,
+                text=True, check=True,
+            )
+            for out in (str(tmp_path / memory.replace(":", "_")), "")
+        )  # fmt: skip
+        measured = json.loads(run.stdout.splitlines()[-1])
+        predicted = json.loads((tmp_path / "plan.json").read_text())["peak_bytes"]
+        assert 0.9 < predicted / measured < 1.1, (memory, predicted, measured, plan.stdout)

@@ -65,11 +65,11 @@ class LayerMemory:
         """Every query sees all that is held, what was appended last included."""
         if self.codes is None:
             held = self._views()
-            return self._attention(queries, held["keys"], held["values"])
+            return _attention(queries, held["keys"], held["values"], self._bias(EVERYTHING))
         attended = torch.empty_like(queries)
         for heads in self._parts(queries):
             keys, values = self._expanded(heads, queries.dtype)
-            attended[heads] = self._attention(queries[heads], keys, values)
+            attended[heads] = _attention(queries[heads], keys, values, self._bias(heads))
         return attended
 
     def settle(self) -> None:
@@ -162,8 +162,9 @@ class LayerMemory:
             torch.cat([values, self._fresh[1][heads]], dim=2),
         )
 
-    def _attention(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(queries, keys, values)
+    def _bias(self, heads: Heads) -> Float[Tensor, "b h 1 n"] | None:  # noqa: ARG002
+        """What is added to the logits of each key; None: nothing."""
+        return None
 
     def _add(self, tokens: Mapping[str, Tensor]) -> None:
         """Write behind what is held; makes room first."""
@@ -190,3 +191,13 @@ class LayerMemory:
     def _capacity(self, num_tokens: int, capacity: int) -> int:
         """Tokens to make room for."""
         return max(num_tokens, 2 * capacity)
+
+
+def _attention(
+    queries: Float[Tensor, "b h p d"],
+    keys: Float[Tensor, "b h n d"],
+    values: Float[Tensor, "b h n d"],
+    bias: Float[Tensor, "b h 1 n"] | None,
+) -> Float[Tensor, "b h p d"]:
+    mask = None if bias is None else bias.to(queries.dtype).expand(-1, -1, queries.shape[2], -1)
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)

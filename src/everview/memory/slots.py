@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from everview.memory.codes import Heads
 from everview.memory.layer_memory import LayerMemory
 
 if TYPE_CHECKING:
     from everview.memory.policies.bounded import Bounded
-
-EXTRA = 8
-"""Channels that are added where tokens have counts; kernels like multiples of eight."""
 
 
 class Slots:
@@ -93,16 +89,12 @@ class SlotMemory(LayerMemory):
         self._extra: dict[str, Tensor] = {}  # order and notes: b h capacity
         self.queries: Tensor | None = None
         """Of the newest frame, until the step is over; for policies that watch them."""
-        self._head_dim = 0
 
     def append(self, keys: Float[Tensor, "b h n d"], values: Float[Tensor, "b h n d"]) -> None:
         """See LayerMemory.append; the first frame fixes the budget."""
-        n, d = keys.shape[2], keys.shape[3]
+        n = keys.shape[2]
         if self.budget is None:
             self.policy.tokens_for(n)  # refuses before anything is stored
-        self._head_dim = d
-        if self.policy.counts and self.codes is None:
-            keys, values = F.pad(keys, (0, EXTRA)), F.pad(values, (0, EXTRA))
         start = self.num_tokens
         super().append(keys, values)
         first = self.num_arrived + start - self._settled
@@ -116,14 +108,6 @@ class SlotMemory(LayerMemory):
         if self.policy.watches_queries:
             self.queries = queries
         return super().attend(queries)
-
-    def read_keys(self) -> Float[Tensor, "b h n d"]:
-        """See LayerMemory.read_keys."""
-        return super().read_keys()[..., : self._head_dim]
-
-    def read_values(self) -> Float[Tensor, "b h n d"]:
-        """See LayerMemory.read_values."""
-        return super().read_values()[..., : self._head_dim]
 
     def truncate(self, num_tokens: int) -> None:
         """See LayerMemory.truncate."""
@@ -196,7 +180,7 @@ class SlotMemory(LayerMemory):
         held = super().tensors() | {
             name: tensor[:, :, : self.num_tokens] for name, tensor in self._extra.items()
         }
-        numbers = (self.budget, self._per_frame, self.num_anchors, self.num_arrived, self._head_dim)
+        numbers = (self.budget, self._per_frame, self.num_anchors, self.num_arrived)
         held["numbers"] = torch.tensor(numbers)
         beside = {"score": self.score, "unit_sum": self.unit_sum}
         return held | {name: value for name, value in beside.items() if value is not None}
@@ -207,7 +191,7 @@ class SlotMemory(LayerMemory):
         if not tensors:
             return
         numbers = [int(number) for number in tensors["numbers"]]
-        self.budget, self._per_frame, self.num_anchors, self.num_arrived, self._head_dim = numbers
+        self.budget, self._per_frame, self.num_anchors, self.num_arrived = numbers
         super().restore(tensors)
         self._settled = self.num_tokens
         for name in ("order", *self.policy.notes):
@@ -216,44 +200,19 @@ class SlotMemory(LayerMemory):
         total = tensors.get("unit_sum")
         self.unit_sum = None if total is None else total.clone()
 
-    def set_counts(self, index: Int[Tensor, "b h n"], counts: Float[Tensor, "b h c"]) -> None:
-        """Write ln(count) of some candidates where attention finds it."""
-        if self.codes is not None:
-            return  # attention looks at the note
-        candidates = self._held["keys"][:, :, self.num_anchors : self.num_tokens, self._head_dim]
-        logits = _logits_of(counts.gather(2, index), self._head_dim)
-        candidates.scatter_(2, index, logits.to(candidates.dtype))
-
     def set_values(self, index: Int[Tensor, "b h n"], values: Float[Tensor, "b h n d"]) -> None:
         """Replace values of candidates; where one is named twice, both times by the same."""
         new = {"values": values} if self.codes is None else self.codes.encode_values(values)
         for name, tensor in new.items():
             candidates = self._held[name][:, :, self.num_anchors : self.num_tokens]
-            channels = tensor.shape[3]
-            where = index[..., None].expand(-1, -1, -1, channels)
-            candidates[..., :channels].scatter_(2, where, tensor.to(candidates.dtype))
+            where = index[..., None].expand(-1, -1, -1, tensor.shape[3])
+            candidates.scatter_(2, where, tensor.to(candidates.dtype))
 
-    def _attention(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """With ln(count) added to logits where tokens stand for several."""
-        d = self._head_dim
-        if keys.shape[-1] == d:
-            return super()._attention(queries, keys, values)
-        if self.num_arrived <= (self.budget or self.num_arrived):  # nothing was merged so far
-            return super()._attention(queries, keys[..., :d], values[..., :d])
-        padded = F.pad(queries, (0, EXTRA))
-        padded[..., d] = 1  # meets ln(count) / scale
-        return F.scaled_dot_product_attention(padded, keys, values, scale=d**-0.5)[..., :d]
-
-    def _expanded(self, heads: Heads, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """See LayerMemory; with a channel for counts where there are any."""
-        keys, values = super()._expanded(heads, dtype)
-        if not self.policy.counts:
-            return keys, values
-        keys, values = F.pad(keys, (0, EXTRA)), F.pad(values, (0, EXTRA))
-        slots = slice(self.num_anchors, self._settled)
-        counts = self._extra["count"][heads][:, :, slots]
-        keys[:, :, slots, self._head_dim] = _logits_of(counts, self._head_dim).to(dtype)
-        return keys, values
+    def _bias(self, heads: Heads) -> Float[Tensor, "b h 1 n"] | None:
+        """Logarithm of how many tokens each stands for; None where each stands for itself."""
+        if not self.policy.counts or self.num_arrived <= (self.budget or self.num_arrived):
+            return None
+        return self._extra["log_count"][heads][:, :, None, : self.num_tokens]
 
     def _capacity(self, num_tokens: int, capacity: int) -> int:
         """Room for the budget and a frame at once; budgets that were raised later by doubling."""
@@ -301,8 +260,3 @@ class SlotMemory(LayerMemory):
                 to, of = (i[..., None].expand(-1, -1, -1, tensor.shape[3]) for i in (to, of))
             candidates.scatter_(2, to, candidates.gather(2, of))
         self.num_tokens = self.budget
-
-
-def _logits_of(counts: Tensor, head_dim: int) -> Tensor:
-    """What a key's extra channel holds, so that a scaled product adds ln(count)."""
-    return counts.log() * head_dim**0.5

@@ -35,7 +35,7 @@ class Bounded(ABC):
     watches_queries: ClassVar[bool] = False
     """Needs the queries of the newest frame."""
     counts: ClassVar[bool] = False
-    """Tokens may stand for several: attention gets a bias of ln(number)."""
+    """Tokens may stand for several: attention gets a bias of their note `log_count`."""
     notes: ClassVar[tuple[str, ...]] = ()
     """Names of float32 numbers that are kept beside each token."""
 

@@ -174,15 +174,10 @@ class Merge(KeyDiversity):
     """
 
     name: ClassVar[str] = "merge"
-    notes: ClassVar[tuple[str, ...]] = ("inverse_norm", "count")
+    notes: ClassVar[tuple[str, ...]] = ("inverse_norm", "log_count")
     counts: ClassVar[bool] = True
     nearness: float = 0.8
     """Least cosine between two keys that are merged."""
-
-    def arrive(self, slots: Slots) -> None:
-        """A new token stands for itself."""
-        super().arrive(slots)
-        slots.notes["count"][:, :, -slots.num_new :] = 1
 
     def losers(self, slots: Slots, count: int) -> Int[Tensor, "b heads count"]:
         """What can be merged first; changes values and counts of what it is merged into."""
@@ -205,19 +200,21 @@ class Merge(KeyDiversity):
 
         A mean of n values that takes in m more moves by the sum of their distances / (n + m).
         """
-        counts, old, new = slots.notes["count"], slots.values, slots.values[:, :, -slots.num_new :]
-        counts.scatter_add_(2, nearest, merged.float())
+        old, new = slots.values, slots.values[:, :, -slots.num_new :]
+        same = nearest[..., None] == nearest[..., None, :]
+        taken_in = (same & merged[..., None, :]).float()  # b h p p: into each one's target
+        before = slots.notes["log_count"].gather(2, nearest).exp()
+        after = before + taken_in.sum(dim=-1)
         index = nearest[..., None].expand(-1, -1, -1, old.shape[3])
         targets = old.gather(2, index).float()
-        share = merged / counts.gather(2, nearest)
-        same = nearest[..., None] == nearest[..., None, :]  # b h p p
-        moved = targets + (same * share[..., None, :]) @ (new.float() - targets)
+        moved = targets + taken_in @ (new.float() - targets) / after[..., None]
         slots.memory.set_values(nearest, moved)
-        slots.memory.set_counts(nearest, counts)
+        slots.notes["log_count"].scatter_(2, nearest, after.log())
 
 
 def _cosines(slots: Slots, old: int) -> Float[Tensor, "b h p m"]:
     """Between each key of the newest frame and each older one."""
     inverse = slots.notes["inverse_norm"]
-    products = slots.keys[:, :, old:] @ slots.keys[:, :, :old].transpose(2, 3)
-    return products.float() * inverse[:, :, old:, None] * inverse[:, :, None, :old]
+    new = slots.keys[:, :, old:].float() * inverse[:, :, old:, None]
+    products = new.to(slots.keys.dtype) @ slots.keys[:, :, :old].transpose(2, 3)
+    return products.float().mul_(inverse[:, :, None, :old])

@@ -6,7 +6,8 @@ python -P benchmarks/endless.py --draw      draws docs/images/endless.png from t
 Every tenth frame is also shown to a control: a stream that is taken back to frame 600 every
 thousand frames, so that it never grows old. A machine that becomes slower slows both. Each
 policy is a run of its own; those that are in the file are not done again. The walk is LongWorld's
-`corridor-loop`, frames of 112 x 140 pixels.
+`corridor-loop`, frames of 112 x 140 pixels, rendered by another process: what that one takes is not
+counted.
 """
 
 import argparse
@@ -15,6 +16,10 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +38,8 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "benchmarks" / "results" / "endless.json"
 WALK = "corridor-loop"
 CONTROL_FROM = 600
+AHEAD = 50
+"""Frames that are rendered at a time."""
 CONTROL_EVERY = 10
 CONTROL_RENEWED = 1000
 WINDOWS = ((500, 1500), (-1000, None))
@@ -59,7 +66,7 @@ def main() -> int:
     done = {run["policy"] for run in result["runs"]}
     for policy in options.policies:
         if policy not in done:
-            result["runs"].append(_Run(network, policy, _walk(options)).result())
+            result["runs"].append(_Run(network, policy, options).result())
             options.out.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
     return 0
 
@@ -79,31 +86,53 @@ def _begun(options: argparse.Namespace, network: Network) -> dict[str, Any]:
     }
 
 
-def _walk(options: argparse.Namespace) -> EvalClip:
-    choice = Choice(frames=options.frames, seed=options.seed)
-    return next(clip for clip in clips(Path(), choice) if clip.name == WALK)
+def _walk(frames: int, seed: int) -> EvalClip:
+    return next(c for c in clips(Path(), Choice(frames=frames, seed=seed)) if c.name == WALK)
+
+
+def _render(frames: int, seed: int, start: int) -> np.ndarray:
+    """The next frames of the walk, in the process that renders."""
+    torch.set_num_threads(1)
+    _WALKS.setdefault((frames, seed), _walk(frames, seed))
+    stop = min(frames, start + AHEAD)
+    return np.stack([_WALKS[frames, seed].image(i).numpy() for i in range(start, stop)])
+
+
+_WALKS: dict[tuple[int, int], EvalClip] = {}
+
+
+def _images(frames: int, seed: int) -> Iterator[torch.Tensor]:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        starts = range(0, frames, AHEAD)
+        waiting = deque(pool.submit(_render, frames, seed, start) for start in starts[:2])
+        for start in [*starts[2:], None, None]:
+            if not waiting:
+                return
+            yield from torch.from_numpy(waiting.popleft().result())
+            if start is not None:
+                waiting.append(pool.submit(_render, frames, seed, start))
 
 
 class _Run:
     """One policy over the whole walk."""
 
-    def __init__(self, network: Network, policy: str, clip: EvalClip) -> None:
-        self._network, self._policy, self._clip = network, policy, clip
+    def __init__(self, network: Network, policy: str, options: argparse.Namespace) -> None:
+        self._network, self._policy, self._options = network, policy, options
         self._folder = tempfile.TemporaryDirectory()
         self._seconds: list[float] = []
         self._control: list[tuple[int, float, float]] = []  # frame, ours, the control's
         self._state: list[int] = []
         self._peaks: list[int] = []
-        self._poses: list[torch.Tensor] = []
+        self._poses = torch.zeros(options.frames, 4, 4, dtype=torch.float64)
 
     @torch.no_grad()
     def result(self) -> dict[str, Any]:
         """Run; plain values."""
-        count = len(self._clip.frames)
+        count = self._options.frames
         bin_size = count // 100
         control: Stream | None = None
         with self._network.stream(self._policy) as stream:
-            for i in range(count):
+            for i, image in enumerate(_images(count, self._options.seed)):
                 if i == CONTROL_FROM:
                     stream.save(self._state_file)
                 if i >= CONTROL_FROM and i % CONTROL_RENEWED == CONTROL_FROM % CONTROL_RENEWED:
@@ -111,7 +140,6 @@ class _Run:
                     control = self._network.resume(self._state_file)
                 if i % bin_size == 0:
                     _reset_peak()
-                image = self._clip.image(i)
                 seconds = self._step(stream, image, keep=True)
                 self._seconds.append(seconds)
                 if control is not None and i % CONTROL_EVERY == 0:
@@ -142,7 +170,7 @@ class _Run:
         prediction = stream.step(image)
         seconds = time.perf_counter() - started
         if keep:
-            self._poses.append(torch.as_tensor(prediction.world_from_camera)[0, 0].double())
+            self._poses[len(self._seconds)] = prediction.world_from_camera[0, 0]
         return seconds
 
     def _flatness(self) -> dict[str, Any]:
@@ -177,8 +205,9 @@ class _Run:
 
     def _drift(self) -> dict[str, Any]:
         """ATE after one Sim(3) over the first n frames, as a share of their path."""
-        assert self._clip.poses is not None, "LongWorld knows them"
-        true, estimated = self._clip.poses().double(), torch.stack(self._poses)
+        clip = _walk(self._options.frames, self._options.seed)
+        assert clip.poses is not None, "LongWorld knows them"
+        true, estimated = clip.poses().double(), self._poses
         shares = {}
         for n in (100, 300, 1000, 3000, 10_000):
             if n > len(true):

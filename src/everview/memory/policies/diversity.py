@@ -181,40 +181,89 @@ class Merge(KeyDiversity):
 
     def losers(self, slots: Slots, count: int) -> Int[Tensor, "b heads count"]:
         """What can be merged first; changes values and counts of what it is merged into."""
-        old = slots.keys.shape[2] - slots.num_new
-        near, nearest = _cosines(slots, old).max(dim=-1)  # b h p
+        kept, leaving = self._kept(slots), self._leaving(slots)
+        near, nearest = _cosines(slots, leaving, kept).max(dim=-1)  # b h p
         can_merge = near > self.nearness
         redundancy = similarity_to_mean(slots)  # in [-1, 1]
-        wanted = torch.zeros_like(redundancy).scatter_add_(2, nearest, can_merge.float())
-        redundancy.masked_fill_(wanted > 0, -torch.inf)  # what takes others in has to stay
-        redundancy[:, :, old:] += torch.where(can_merge, 2 + near, 0)
+        # What takes others in has to stay. There are always enough others: the leaving themselves.
+        wanted = torch.zeros_like(redundancy).scatter_add_(2, nearest, can_merge.float()) > 0
+        redundancy.masked_fill_(wanted if kept is None else wanted | kept, -torch.inf)
+        redundancy.scatter_add_(2, leaving, torch.where(can_merge, 2 + near, 0))
         chosen = taken_off(slots, most(redundancy, count))
         gone = torch.zeros_like(redundancy, dtype=torch.bool).scatter_(2, chosen, value=True)
-        self._add(slots, nearest, gone[:, :, old:] & can_merge)
+        self._add(slots, leaving, nearest, gone.gather(2, leaving) & can_merge)
         return chosen
 
+    def _kept(self, slots: Slots) -> Bool[Tensor, "b h c"] | None:  # noqa: ARG002
+        """What is out of reach; None: nothing."""
+        return None
+
+    def _leaving(self, slots: Slots) -> Int[Tensor, "b h p"]:
+        """Tokens that may be merged into others, as many as a frame has: the newest."""
+        b, h, c = slots.order.shape
+        return torch.arange(c - slots.num_new, c, device=slots.order.device).expand(b, h, -1)
+
     def _add(
-        self, slots: Slots, nearest: Int[Tensor, "b h p"], merged: Bool[Tensor, "b h p"]
-    ) -> None:
-        """New tokens to the means that their nearest old ones stand for.
+        self, slots: Slots, leaving: Int[Tensor, "b h p"], nearest: Int[Tensor, "b h p"],
+        merged: Bool[Tensor, "b h p"],
+    ) -> None:  # fmt: skip
+        """Leaving tokens to the means that their nearest ones stand for.
 
         A mean of n values that takes in m more moves by the sum of their distances / (n + m).
         """
-        old, new = slots.values, slots.values[:, :, -slots.num_new :]
         same = nearest[..., None] == nearest[..., None, :]
         taken_in = (same & merged[..., None, :]).float()  # b h p p: into each one's target
         before = slots.notes["log_count"].gather(2, nearest).exp()
         after = before + taken_in.sum(dim=-1)
-        index = nearest[..., None].expand(-1, -1, -1, old.shape[3])
-        targets = old.gather(2, index).float()
-        moved = targets + taken_in @ (new.float() - targets) / after[..., None]
-        slots.memory.set_values(nearest, moved)
+        values, targets = (
+            slots.values.gather(2, i[..., None].expand(-1, -1, -1, slots.values.shape[3])).float()
+            for i in (leaving, nearest)
+        )
+        total = taken_in @ values - taken_in.sum(dim=-1, keepdim=True) * targets
+        slots.memory.set_values(nearest, targets + total / after[..., None])
         slots.notes["log_count"].scatter_(2, nearest, after.log())
 
 
-def _cosines(slots: Slots, old: int) -> Float[Tensor, "b h p m"]:
-    """Between each key of the newest frame and each older one."""
-    inverse = slots.notes["inverse_norm"]
-    new = slots.keys[:, :, old:].float() * inverse[:, :, old:, None]
-    products = new.to(slots.keys.dtype) @ slots.keys[:, :, :old].transpose(2, 3)
-    return products.float().mul_(inverse[:, :, None, :old])
+@dataclass(frozen=True, kw_only=True)
+class LateMerge(Merge):
+    """Ours: the first frame and the latest frames whole; what grows older is merged, not dropped.
+
+    Near motion is told by whole recent frames, the long run by old tokens that stand for all they
+    have taken in, so that the weight of the past is that of a full memory. Cost: as merge.
+    """
+
+    name: ClassVar[str] = "late_merge"
+    recent: float = 0.4
+    """Share of the budget for the latest frames."""
+
+    def __post_init__(self) -> None:
+        """See Bounded."""
+        super().__post_init__()
+        if not 0 <= self.recent < 1:
+            raise ConfigError(
+                f"memory policy {self.name!r}: recent is a share in [0, 1), got {self.recent:g}"
+            )
+
+    def _kept(self, slots: Slots) -> Bool[Tensor, "b h c"]:
+        """The latest frames. None of their tokens was ever lost, so all heads have all of them."""
+        frames = max(1, int(self.recent * (slots.order.shape[2] // slots.num_new)))
+        return slots.order >= slots.memory.num_arrived - frames * slots.num_new
+
+    def _leaving(self, slots: Slots) -> Int[Tensor, "b h p"]:
+        """The frame that has just become too old to be kept whole."""
+        older = slots.order.masked_fill(self._kept(slots), -1)
+        return older.topk(slots.num_new, dim=-1, sorted=False).indices
+
+
+def _cosines(
+    slots: Slots, leaving: Int[Tensor, "b h p"], kept: Bool[Tensor, "b h c"] | None
+) -> Float[Tensor, "b h p c"]:
+    """Between the keys of leaving tokens and of all others; 0 for what cannot take them in."""
+    inverse = slots.notes["inverse_norm"].scatter(2, leaving, 0.0)
+    if kept is not None:
+        inverse = inverse.masked_fill(kept, 0.0)
+    own = slots.notes["inverse_norm"].gather(2, leaving)[..., None]
+    index = leaving[..., None].expand(-1, -1, -1, slots.keys.shape[3])
+    keys = slots.keys.gather(2, index).float() * own
+    products = keys.to(slots.keys.dtype) @ slots.keys.transpose(2, 3)
+    return products.float().mul_(inverse[:, :, None])

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Protocol, get_args, get_origin, runti
 from everview.errors import ConfigError
 from everview.memory.layer_memory import LayerMemory
 from everview.memory.policies.bounded import AnchorWindow, Bounded, Random, Window, check_bits
-from everview.memory.policies.diversity import KeyDiversity, Merge, ValueAware
+from everview.memory.policies.diversity import KeyDiversity, LateMerge, Merge, ValueAware
 from everview.memory.policies.frames import Coverage, FrameCover
 from everview.memory.policies.queries import AttentionMass, QueryPooled
 
@@ -89,7 +89,7 @@ POLICIES: MappingProxyType[str, type[Full] | type[Bounded]] = MappingProxyType(
         policy.name: policy
         for policy in (
             Full, Window, AnchorWindow, Random, KeyDiversity, ValueAware, QueryPooled,
-            AttentionMass, FrameCover, Merge, Coverage,
+            AttentionMass, FrameCover, Merge, LateMerge, Coverage,
         )
     }
 )  # fmt: skip

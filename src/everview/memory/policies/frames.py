@@ -41,7 +41,7 @@ class FrameCover(Bounded):
 
 @dataclass(frozen=True, kw_only=True)
 class Coverage(FrameCover):
-    """Ours: the first frame, the latest frames, and of the others those that differ most.
+    """Ours, simpler: the first frame, the latest ones, and of the others those that differ most.
 
     Of two frames that are alike the older stays, so that what is remembered of a place stays fixed
     while the camera is there, and drift does not creep in through renewed memories. Cost: as

@@ -29,6 +29,7 @@ VERBS = {
 
 SUBVERBS = {
     ("eval", "list"): ("everview.cli.evaluate", "EvalList"),
+    ("eval", "compare"): ("everview.cli.evaluate_compare", "EvalCompare"),
 }
 """Two words -> module and dataclass, for what has options of its own."""
 

@@ -91,7 +91,7 @@ def compare(a: ResultFile, b: ResultFile) -> Comparison:
         ),
         clips=_shared(pairs),
         scores=tuple(
-            _score(name, *parts, metrics=a.metrics | dict(b.metrics))
+            _score(name, *parts, metrics={**a.metrics, **b.metrics})
             for parts in pairs
             for name in _names(*parts)
         ),

@@ -9,6 +9,8 @@ from typing import Any
 
 NOT_FOUND = "-"
 """Cell of a value that was not found in any paper."""
+USUAL = ""
+"""Value of a setting that our result files leave null; TOML knows no null."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +38,10 @@ class PublishedTable:
     """Scores in the table's order."""
     rows: tuple[PublishedRow, ...]
     protocol: Mapping[str, Any]
-    """What is known of how it was measured, by the names of `protocol` of our result files."""
+    """What is known of how it was measured, by the names of `protocol` of our result files; None as
+    there: what the benchmark does by itself."""
+    is_comparable: bool = True
+    """False where the papers' own protocol is none that our runs have."""
     clip: str | None = None
     """The only clip that it is about; None: a mean over all."""
     note: str = ""
@@ -86,7 +91,8 @@ def _table(entry: Mapping[str, Any]) -> PublishedTable:
         setting=entry["setting"],
         metrics=tuple(entry["metrics"]),
         rows=tuple(_row(cells, entry["metrics"], usual) for cells in entry["rows"]),
-        protocol=entry["protocol"],
+        protocol={n: None if v == USUAL else v for n, v in entry["protocol"].items()},
+        is_comparable=entry.get("comparable", True),
         clip=entry.get("clip"),
         note=entry.get("note", ""),
     )

@@ -5,7 +5,12 @@ from typing import Any
 
 from everview.evaluation.benchmarks.clip import Benchmark
 from everview.evaluation.reports.blocks import MISSING, NOT_RUN, Row, Table, number, printed
-from everview.evaluation.reports.published import PublishedTable, published_tables
+from everview.evaluation.reports.published import (
+    PublishedRow,
+    PublishedTable,
+    published_tables,
+    set_sizes,
+)
 from everview.evaluation.reports.results import ResultFile
 from everview.weights.catalog import CATALOG
 
@@ -60,29 +65,25 @@ def table_beside(
         benchmark: of the table.
     """
     rows = [
-        Row(
-            cells=(
-                row.method, row.source,
-                *(printed(row.values.get(name)) for name in published.metrics), row.remark,
-            )
-        )
+        Row(cells=(_named(row), *_printed(row, published.metrics), row.remark))
         for row in published.rows
-    ]  # fmt: skip
+    ]
     rows += [_our_row(published, result) for result in results]
     rows += [
         _absent(published, f"Everview: {model}", _needs(model, benchmark))
         for model in models_without(results)
     ]
-    columns = ("method", "table of", *map(head, published.metrics), "remark")
-    return Table(
-        columns=columns, rows=tuple(rows), words=(0, 1, len(columns) - 1), title=published.setting
-    )
+    columns = ("method", *map(head, published.metrics), "remark")
+    title = f"{published.setting} ({', '.join(published.source)})"
+    return Table(columns=columns, rows=tuple(rows), words=(0, len(columns) - 1), title=title)
 
 
 def models_without(results: Sequence[ResultFile]) -> list[str]:
-    """Known checkpoints of which there is no result."""
+    """Known checkpoints of which there is no result; one of each network."""
     ran = {result.model for result in results}
-    return [name for name in CATALOG if not ran & {name, name.split("/")[-1]}]
+    of_preset = {checkpoint.preset: name for name, checkpoint in reversed(list(CATALOG.items()))}
+    known = [name for name in CATALOG if name in of_preset.values()]
+    return [name for name in known if not ran & {name, name.split("/")[-1]}]
 
 
 def drawn_rows(
@@ -90,9 +91,7 @@ def drawn_rows(
 ) -> list[tuple[str, float, bool]]:
     """Method, value and whether it is ours, of all rows of a table that have the score."""
     rows = [
-        (_with_source(row.method, row.source, published), row.values[score], False)
-        for row in published.rows
-        if score in row.values
+        (_named(row), row.values[score], False) for row in published.rows if score in row.values
     ]
     for result in results:
         value = value_of(result, score, published.clip)
@@ -115,6 +114,7 @@ def reasons_against(published: PublishedTable, result: ResultFile) -> list[str]:
     """Why a result cannot stand in a table: what was measured otherwise; empty if it can."""
     protocol = result.content["protocol"]
     reasons = [] if published.is_comparable else ["another protocol"]
+    reasons += [] if published.clip else missing_part(result)
     for name, theirs in published.protocol.items():
         ours = protocol.get(name)
         if SAME.get(str(ours), ours) != theirs:
@@ -123,6 +123,17 @@ def reasons_against(published: PublishedTable, result: ResultFile) -> list[str]:
     if published.clip is not None and _plain(published.clip) not in names:
         reasons.append(f"clip {published.clip} is not in it")
     return reasons
+
+
+def missing_part(result: ResultFile) -> list[str]:
+    """What a result has another number of than the whole set: it is a part, or another set."""
+    clips = result.parts[0].clips
+    ours = {"clips": len(clips), "frames": sum(clip.num_frames for clip in clips)}
+    return [
+        f"{ours[what]} {what}, the set has {' or '.join(map(str, numbers))}"
+        for what, numbers in set_sizes(result.benchmark).items()
+        if ours[what] not in numbers
+    ]
 
 
 def our_name(result: ResultFile) -> str:
@@ -136,8 +147,9 @@ def remark(result: ResultFile) -> str:
     """How it was measured, in a few words."""
     protocol, data = result.content["protocol"], result.content["data"]
     scored, found = data["clips_scored"], data["clips_found"]
-    part = "" if scored == found else f"ONLY {scored} of {found} clips; "
-    return f"{part}{protocol['mode']}, {protocol['preset']}, {protocol['resize']}"
+    part = [] if scored == found else [f"only {scored} of {found} clips"]
+    size = str(protocol["resize"]).partition(",")[0]
+    return ", ".join([*part, protocol["mode"], f"preset {protocol['preset']}", size])
 
 
 def overview(results: Mapping[str, Sequence[ResultFile]], benchmarks: Sequence[Benchmark]) -> Table:
@@ -148,7 +160,8 @@ def overview(results: Mapping[str, Sequence[ResultFile]], benchmarks: Sequence[B
         theirs = _usual(benchmark)
         for result in ours:
             shown = value_of(result, score, None)
-            name = f"{our_name(result)} ({remark(result)})"
+            part = "; ".join(["", *missing_part(result)])
+            name = f"{our_name(result)} ({remark(result)}{part})"
             rows.append(_overview_row(benchmark, score, (number(shown), name), theirs, "ours"))
         if not ours:
             rows.append(_overview_row(benchmark, score, (NOT_RUN, ""), theirs, "absent"))
@@ -190,12 +203,12 @@ def _our_row(published: PublishedTable, result: ResultFile) -> Row:
     if against:
         return _absent(published, our_name(result), f"measured with {'; '.join(against)}")
     values = (number(value_of(result, name, published.clip)) for name in published.metrics)
-    cells = (our_name(result), result.path.name, *values, remark(result))
-    return Row(cells=cells, kind="ours")
+    words = f"{result.path.name}: {remark(result)}"
+    return Row(cells=(our_name(result), *values, words), kind="ours")
 
 
 def _absent(published: PublishedTable, name: str, why: str) -> Row:
-    return Row(cells=(name, "", *(NOT_RUN for _ in published.metrics), why), kind="absent")
+    return Row(cells=(name, *(NOT_RUN for _ in published.metrics), why), kind="absent")
 
 
 def _needs(model: str, benchmark: Benchmark) -> str:
@@ -203,10 +216,13 @@ def _needs(model: str, benchmark: Benchmark) -> str:
     return f"no result given: needs {weights}the data ({benchmark.title})"
 
 
-def _with_source(method: str, source: str, published: PublishedTable) -> str:
-    """Methods that stand in a table more than once get the paper's name."""
-    again = sum(row.method == method for row in published.rows) > 1
-    return f"{method} [{source}]" if again else method
+def _named(row: PublishedRow) -> str:
+    """The method, with the paper where it stands in others than the table's with other numbers."""
+    return f"{row.method} [{row.source}]" if row.source else row.method
+
+
+def _printed(row: PublishedRow, metrics: Sequence[str]) -> list[str]:
+    return [printed(row.values.get(name)) for name in metrics]
 
 
 def _said(value: Any) -> str:  # noqa: ANN401  -- of a protocol

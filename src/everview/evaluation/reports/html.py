@@ -44,7 +44,10 @@ th, td { padding: 4px 12px 4px 8px; border-bottom: 1px solid var(--line); text-a
 th { border-bottom: 2px solid var(--soft); font-weight: 600; white-space: nowrap;
   vertical-align: bottom; }
 th.w, td.w { text-align: left; }
-tr.ours td { background: var(--ours); font-weight: 600; }
+tr.ours td { background: var(--ours); }
+tr.ours td:first-child, tr.ours td:not(.w) { font-weight: 600; }
+td em { white-space: nowrap; }
+td.w { min-width: 5em; }
 tr.ours td:first-child { box-shadow: inset 3px 0 0 var(--mark); }
 tr.absent td { color: var(--soft); }
 figure { margin: 14px 0 22px; }

@@ -45,7 +45,7 @@ def read_inputs(files: Iterable[Path]) -> Inputs:
         except ForeignResultError as error:
             content = _latency(path)
             if content is None:
-                skipped.append(str(error))
+                skipped.append(f"{path.name} ({error.what})")
             else:
                 latency.append(content)
     if not results and not latency:

@@ -70,6 +70,8 @@ def clip_scores(
     def draw(axes: "Axes") -> None:
         axes.scatter(range(1, len(ordered) + 1), ordered, s=14, color=OURS, zorder=3)
         axes.axhline(mean, color=SOFT, linewidth=1, linestyle="--")
+        step = -(-len(ordered) // 12)
+        axes.set_xticks(range(1, len(ordered) + 1, step))
         axes.set_xlabel("clips, from best to worst")
         axes.set_ylabel(score)
         axes.set_ylim(bottom=min(0.0, *ordered))

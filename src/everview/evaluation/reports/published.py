@@ -19,7 +19,7 @@ class PublishedRow:
 
     method: str
     source: str
-    """Paper in whose table the row stands."""
+    """Paper in whose table the row stands; empty: any of the table's."""
     values: Mapping[str, float]
     """Score, by the name of our result files -> value; only those that were found."""
     remark: str = ""
@@ -37,6 +37,8 @@ class PublishedTable:
     metrics: tuple[str, ...]
     """Scores in the table's order."""
     rows: tuple[PublishedRow, ...]
+    source: tuple[str, ...]
+    """Papers in which it stands."""
     protocol: Mapping[str, Any]
     """What is known of how it was measured, by the names of `protocol` of our result files; None as
     there: what the benchmark does by itself."""
@@ -73,6 +75,12 @@ def published_costs() -> tuple[PublishedCost, ...]:
     return tuple(PublishedCost(**dict(zip(names, row, strict=True))) for row in rows)
 
 
+def set_sizes(benchmark: str) -> dict[str, tuple[int, ...]]:
+    """How many `clips` or `frames` a whole set has; several where copies differ; empty: unknown."""
+    found = _content()["sets"].get(benchmark, {})
+    return {what: tuple(numbers) for what, numbers in found.items()}
+
+
 def arxiv_numbers() -> dict[str, str]:
     """Paper -> its number at arXiv, of those that have one here."""
     return dict(_content()["papers"])
@@ -85,12 +93,12 @@ def _content() -> dict[str, Any]:
 
 
 def _table(entry: Mapping[str, Any]) -> PublishedTable:
-    usual = ", ".join(entry["source"])
     return PublishedTable(
         benchmark=entry["benchmark"],
         setting=entry["setting"],
         metrics=tuple(entry["metrics"]),
-        rows=tuple(_row(cells, entry["metrics"], usual) for cells in entry["rows"]),
+        rows=tuple(_row(cells, entry["metrics"]) for cells in entry["rows"]),
+        source=tuple(entry["source"]),
         protocol={n: None if v == USUAL else v for n, v in entry["protocol"].items()},
         is_comparable=entry.get("comparable", True),
         clip=entry.get("clip"),
@@ -98,10 +106,10 @@ def _table(entry: Mapping[str, Any]) -> PublishedTable:
     )
 
 
-def _row(cells: list[Any], metrics: list[str], usual: str) -> PublishedRow:
+def _row(cells: list[Any], metrics: list[str]) -> PublishedRow:
     method, source, *values = cells
     if len(values) == 1 and isinstance(values[0], str):
-        return PublishedRow(method=method, source=source or usual, values={}, remark=values[0])
+        return PublishedRow(method=method, source=source, values={}, remark=values[0])
     pairs = zip(metrics, values, strict=True)
     found = {name: float(value) for name, value in pairs if value != NOT_FOUND}
-    return PublishedRow(method=method, source=source or usual, values=found)
+    return PublishedRow(method=method, source=source, values=found)

@@ -19,7 +19,16 @@ HARDWARE = ("processor", "accelerator", "threads", "torch")
 
 
 class ForeignResultError(InputError):
-    """A JSON file that no `everview eval` wrote (exit code 3)."""
+    """A JSON file that no `everview eval` wrote (exit code 3).
+
+    Args:
+        path: of the file.
+        what: it is instead.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(f"{path} is {what}: needed is what `everview eval ... -o` wrote")
+        self.what = what
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,8 +96,7 @@ def read_result(path: Path) -> ResultFile:
     content = read_json(path)
     kind = content.get("format")
     if kind != FORMAT:
-        what = f"a file of {kind!r}" if kind else "no result of everview"
-        raise ForeignResultError(f"{path} is {what}: needed is what `everview eval ... -o` wrote")
+        raise ForeignResultError(path, f"a file of {kind!r}" if kind else "no result of everview")
     if content.get("format_version") != FORMAT_VERSION:
         version = content.get("format_version")
         raise InputError(
@@ -114,7 +122,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{path} is no JSON: {error}") from error
     if not isinstance(content, dict):
-        raise ForeignResultError(f"{path} holds no result: it is a JSON {type(content).__name__}")
+        raise ForeignResultError(path, f"a JSON {type(content).__name__}")
     return content
 
 

@@ -30,6 +30,7 @@ from everview.evaluation.reports.blocks import (
 from everview.evaluation.reports.cases import Case, case_pictures
 from everview.evaluation.reports.inputs import Inputs
 from everview.evaluation.reports.published import (
+    PublishedTable,
     arxiv_numbers,
     published_costs,
     published_tables,
@@ -96,7 +97,9 @@ def _about(inputs: Inputs) -> Section:
         ),
         table,
     ]
-    blocks += [Text(text=f"Left out: {words}", kind="note") for words in inputs.skipped]
+    if inputs.skipped:
+        words = "; ".join(inputs.skipped)
+        blocks.append(Text(text=f"Left out, no results of everview eval: {words}.", kind="note"))
     return Section(title="What was run", blocks=blocks)
 
 
@@ -113,40 +116,61 @@ def _benchmark(benchmark: Benchmark, results: Sequence[ResultFile], cases: int) 
     """Everything about one benchmark that was run."""
     section = Section(title=benchmark.title)
     score = main_score(benchmark)
-    tables = published_tables(benchmark.name)
-    section.blocks += [_scores(results)]
-    for result in results:
-        section.blocks += [_skipped(result)] if result.content["data"]["skipped"] else []
-    is_first = True
-    for table in tables:
-        section.blocks.append(table_beside(table, results, benchmark))
-        if table.note:
-            section.blocks.append(Text(text=f"{table.setting}: {table.note}.", kind="note"))
-        is_ours = any(not reasons_against(table, result) for result in results)
-        if is_ours and is_first and score in table.metrics:
-            is_first = False
-            section.blocks.append(
-                plots.beside_published(
-                    f"{benchmark.name}-published", head(score),
-                    drawn_rows(table, results, score), is_higher_better=score.startswith("auc"),
-                )
-            )  # fmt: skip
-    if not tables:
-        section.blocks.append(Text(text="No paper measures on this benchmark.", kind="note"))
+    section.blocks += map(_scores, results)
+    section.blocks += [_skipped(result) for result in results if result.content["data"]["skipped"]]
+    section.blocks += _published(benchmark, results, score)
     for i, result in enumerate(results):
         section.blocks += _clips(result, score, f"{benchmark.name}-{i}", cases)
     section.blocks += _curves(benchmark.name, results)
     return section
 
 
-def _scores(results: Sequence[ResultFile]) -> Table:
-    """All scores of all results, with their uncertainty."""
-    rows = []
-    for result in results:
-        for name, facts in result.parts[0].summary.items():
-            rows.append(Row(cells=_score_cells(result, name, facts), kind="ours"))
-    columns = ("score", "run", "mean", "± standard error", "median", "clips", "meaning")
-    return Table(columns=columns, rows=tuple(rows), words=(0, 1, 6), title="Measured here")
+def _published(
+    benchmark: Benchmark, results: Sequence[ResultFile], score: str
+) -> list[Block | Section]:
+    """Tables in which a result can stand, then the others, folded."""
+    tables = published_tables(benchmark.name)
+    if not tables:
+        return [Text(text="No paper measures on this benchmark.", kind="note")]
+    ours = [t for t in tables if any(not reasons_against(t, result) for result in results)]
+    shown = ours or tables[:1]
+    blocks: list[Block | Section] = []
+    for table in shown:
+        blocks += _table_blocks(table, results, benchmark)
+    if ours and score in ours[0].metrics:
+        blocks.append(
+            plots.beside_published(
+                f"{benchmark.name}-published", head(score), drawn_rows(ours[0], results, score),
+                is_higher_better=score.startswith("auc"),
+            )
+        )  # fmt: skip
+    others = [table for table in tables if table not in shown]
+    if others:
+        folded = Section(title=f"Other published settings: {len(others)} tables", is_folded=True)
+        for table in others:
+            folded.blocks += _table_blocks(table, results, benchmark)
+        blocks.append(folded)
+    return blocks
+
+
+def _table_blocks(
+    table: PublishedTable, results: Sequence[ResultFile], benchmark: Benchmark
+) -> list[Block]:
+    blocks: list[Block] = [table_beside(table, results, benchmark)]
+    if table.note:
+        blocks.append(Text(text=f"{table.setting}: {table.note}.", kind="note"))
+    return blocks
+
+
+def _scores(result: ResultFile) -> Table:
+    """All scores of a result, with their uncertainty."""
+    rows = tuple(
+        Row(cells=_score_cells(result, name, facts), kind="ours")
+        for name, facts in result.parts[0].summary.items()
+    )
+    columns = ("score", "mean", "± standard error", "median", "clips", "meaning")
+    title = f"Measured here: {result.model}, {remark(result)} ({result.path.name})"
+    return Table(columns=columns, rows=rows, words=(0, 5), title=title)
 
 
 def _score_cells(result: ResultFile, name: str, facts: Mapping[str, Any]) -> tuple[str, ...]:
@@ -154,7 +178,7 @@ def _score_cells(result: ResultFile, name: str, facts: Mapping[str, Any]) -> tup
     unit = result.content["protocol"].get("unit", metric.unit) if metric.unit else ""
     words = f"{metric.meaning}{f' ({unit})' if unit else ''}; {metric.better} is better"
     return (
-        head(name), f"{our_name(result)}, {remark(result)}", number(facts.get("mean")),
+        head(name), number(facts.get("mean")),
         number(facts.get("standard_error")), number(facts.get("median")),
         str(facts.get("clips", 0)), words,
     )  # fmt: skip
@@ -340,7 +364,8 @@ def _not_run(by_name: Mapping[str, Sequence[ResultFile]]) -> Section:
         data = "nothing" if benchmark.is_generated else f"{benchmark.layout}; {benchmark.source}"
         words = f"everview eval {name} was not run, or its result was not given. Data: {data}"
         blocks: list[Block | Section] = [Text(text=words)]
-        blocks += [table_beside(table, (), benchmark) for table in published_tables(name)]
+        for table in published_tables(name):
+            blocks += _table_blocks(table, (), benchmark)
         section.blocks.append(Section(title=benchmark.title, blocks=blocks, is_folded=True))
     if not section.blocks:
         section.blocks.append(Text(text="Every benchmark has a result."))

@@ -34,7 +34,12 @@ HEADS = {
     "normal_consistency_median": "NC med.",
     "chamfer": "CD",
     "abs_rel": "AbsRel",
+    "sq_rel": "SqRel",
+    "rmse": "RMSE",
+    "log_rmse": "log RMSE",
     "delta1": "δ < 1.25",
+    "delta2": "δ < 1.25²",
+    "delta3": "δ < 1.25³",
     "ate": "ATE",
     "rpe_translation": "RPE-t",
     "rpe_rotation": "RPE-r °",
@@ -168,7 +173,7 @@ def overview(results: Mapping[str, Sequence[ResultFile]], benchmarks: Sequence[B
     return Table(
         columns=("benchmark", "score", "ours", "measured here", "StreamVGGT", "best published"),
         rows=tuple(rows),
-        words=(0, 1, 3, 5),
+        words=(0, 1, 3, 4, 5),
     )
 
 

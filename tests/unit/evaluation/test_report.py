@@ -15,6 +15,7 @@ from everview.evaluation.benchmarks.registry import BENCHMARKS
 from everview.evaluation.reports import plots
 from everview.evaluation.reports.beside import table_beside
 from everview.evaluation.reports.blocks import NOT_RUN, Report, Row, Section, Table, Text
+from everview.evaluation.reports.cases import LEAST_WIDTH
 from everview.evaluation.reports.html import html
 from everview.evaluation.reports.inputs import Inputs, read_inputs
 from everview.evaluation.reports.markdown import markdown
@@ -22,10 +23,11 @@ from everview.evaluation.reports.published import published_tables
 from everview.evaluation.reports.report import report
 from everview.evaluation.reports.results import read_result
 from everview.evaluation.reports.sections import build
+from everview.evaluation.runs.run import RunSettings, predict, score
 from everview.world.layouts.registry import LAYOUTS
 
 sys.path.insert(0, str(Path(__file__).parent))
-from benchmark_folders import world_clips
+from benchmark_folders import WorldPredictor, world_clips
 from result_files import result, write
 
 RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
@@ -177,13 +179,24 @@ def test_skipped_clips_are_told(tmp_path):
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """A result with predictions and data still on disk."""
+    """Results of a predictor with known faults; predictions and data are still on disk."""
     folder = tmp_path_factory.mktemp("ran")
-    LAYOUTS["benchmark-sintel"](folder / "data", world_clips("benchmark-sintel"))
-    out = folder / "sintel-video.json"
-    call = ["eval", "sintel-video", "--data", str(folder / "data"), "--frames", "2", "-o", str(out)]
-    assert main([*call, "--threads", "1"]) == 0
-    return out
+    sequences = world_clips("benchmark-sintel")
+    LAYOUTS["benchmark-sintel"](folder / "data", sequences)
+    for name in ("sintel-video", "sintel-pose"):
+        settings = RunSettings(
+            benchmark=BENCHMARKS[name], data=folder / "data", store=folder / f"{name}.predictions"
+        )
+        names = [clip.name for clip in settings.clips()[0]]
+        predictor = WorldPredictor(sequences, names, first=1, change=fault)
+        predict(settings, predictor, predictor.facts())
+        write(folder / f"{name}.json", score(settings))
+    return folder / "sintel-video.json"
+
+
+def fault(values, index, count):
+    values["depth"] = values["depth"] * (1 + 0.1 * index)
+    values["pose"][1, 3] += 0.05 * index**2
 
 
 def test_best_and_worst_clips_are_pictured_with_the_truth(ran, tmp_path):
@@ -191,13 +204,19 @@ def test_best_and_worst_clips_are_pictured_with_the_truth(ran, tmp_path):
     sheets = sorted((tmp_path / "figures").glob("*-depth.jpg"))
     assert len(sheets) == 2
     with Image.open(sheets[0]) as sheet:
-        assert sheet.width > 4 * 140  # input, truth, prediction, error
+        assert sheet.width > 4 * LEAST_WIDTH  # input, truth, prediction, error
     text = written.html.read_text()
     result = read_result(ran)
     best = min(result.parts[0].clips, key=lambda clip: clip.scores["abs_rel"])
     assert re.search(rf"best: AbsRel [\d.]+ \({best.name}\)", text)
     assert "data:image/jpeg;base64," in text
-    assert list((tmp_path / "figures").glob("*-path.svg"))
+
+
+def test_paths_are_drawn_where_poses_are_known(ran, tmp_path):
+    report([ran.with_name("sintel-pose.json")], tmp_path)
+    plots = sorted((tmp_path / "figures").glob("*-path.svg"))
+    assert len(plots) == 2
+    assert all(word in plots[0].read_text() for word in ("true", "ours"))
 
 
 def test_without_the_data_predictions_are_shown_alone(ran, tmp_path):
@@ -206,7 +225,7 @@ def test_without_the_data_predictions_are_shown_alone(ran, tmp_path):
     report([tmp_path / "moved" / "sintel-video.json"], tmp_path / "out")
     sheets = sorted((tmp_path / "out" / "figures").glob("*-depth.jpg"))
     with Image.open(sheets[0]) as sheet:
-        assert sheet.width < 2 * 280
+        assert sheet.width < 2 * LEAST_WIDTH  # the prediction alone
     assert not list((tmp_path / "out" / "figures").glob("*-path.svg"))
 
 

@@ -26,7 +26,7 @@ from everview.outputs.colormap import MISSING, colour_depth, inferno
 SHOWN = 3
 """Frames of a clip that are shown."""
 LEAST_WIDTH = 210
-"""Pixels of one picture in the sheet; small ones are enlarged."""
+"""Pixels of one picture in the sheet at least; small ones are enlarged."""
 GAP, BAND = 6, 20
 """Pixels between pictures, and of the band with their names."""
 WORST_ERROR = 0.5

@@ -63,7 +63,7 @@ def test_bins_follow_the_confidence_and_hold_the_error(name, tmp_path):
         assert curve["confidence"] == [1.0, 10.0]
         low, high = curve["confidence_error"]
         assert low == pytest.approx(0.4, abs=0.05)
-        assert high < 0.1  # the median scale is moved a little by what is wrong
+        assert high < low / 3  # not 0: what is wrong moves the medians, and so the scale
 
 
 def test_without_confidence_there_is_no_curve(tmp_path):

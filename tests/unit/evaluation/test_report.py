@@ -141,6 +141,14 @@ def test_markdown_names_figures_that_exist(tmp_path):
     assert all((tmp_path / name).stat().st_size > 0 for name in named)
 
 
+def test_units_are_those_of_the_score_and_unusual_frames_are_told(tmp_path):
+    content = result("longworld", protocol__frames=120)
+    text = report([write(tmp_path / "r.json", content)], tmp_path / "out").markdown.read_text()
+    assert "RMS error of the rotation from frame to frame (degrees)" in text
+    assert "RMS distance of camera centres (m)" in text
+    assert "frames 120" in text
+
+
 def test_equal_inputs_give_equal_bytes(tmp_path):
     files = [RESULTS / "procedural_mini.json", RESULTS / "latency_scaling.json"]
     one, two = (report(files, tmp_path / name) for name in ("one", "two"))

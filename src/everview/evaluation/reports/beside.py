@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from everview.evaluation.benchmarks.clip import Benchmark
+from everview.evaluation.benchmarks.registry import BENCHMARKS
 from everview.evaluation.reports.blocks import MISSING, NOT_RUN, Row, Table, number, printed
 from everview.evaluation.reports.published import (
     PublishedRow,
@@ -153,8 +154,14 @@ def remark(result: ResultFile) -> str:
     protocol, data = result.content["protocol"], result.content["data"]
     scored, found = data["clips_scored"], data["clips_found"]
     part = [] if scored == found else [f"only {scored} of {found} clips"]
+    usual = BENCHMARKS[result.benchmark].choice
+    asked = [
+        f"{name} {protocol[name]}"
+        for name in ("stride", "frames")
+        if protocol[name] != getattr(usual, name)
+    ]
     size = str(protocol["resize"]).partition(",")[0]
-    return ", ".join([*part, protocol["mode"], f"preset {protocol['preset']}", size])
+    return ", ".join([*part, *asked, protocol["mode"], f"preset {protocol['preset']}", size])
 
 
 def overview(results: Mapping[str, Sequence[ResultFile]], benchmarks: Sequence[Benchmark]) -> Table:

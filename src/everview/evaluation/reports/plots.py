@@ -120,18 +120,27 @@ def lines(
 
 
 def reliability(name: str, data: Sequence[Line], caption: str) -> Figure:
-    """Error by confidence, both logarithmic."""
+    """Error by confidence, over bins of equally many pixels.
+
+    Args:
+        name: of the figure.
+        data: label, mean confidence and mean error of each bin, least confident first.
+        caption: of the figure.
+    """
 
     def draw(axes: "Axes") -> None:
-        for i, (label, xs, ys) in enumerate(data):
-            axes.loglog(xs, ys, "o-", color=LINES[i % len(LINES)], markersize=3.5, label=label)
-        axes.set_xlabel("confidence (bins of equally many pixels)")
+        for i, (label, confidence, error) in enumerate(data):
+            at = [100 * (n + 0.5) / len(error) for n in range(len(error))]
+            words = f"{label} ({confidence[0]:.4g} to {confidence[-1]:.4g})"
+            axes.plot(at, error, "o-", color=LINES[i % len(LINES)], markersize=3.5, label=words)
+        axes.set_xlabel("pixels from least to most confident, %")
         axes.set_ylabel("mean error")
+        axes.set_xlim(0, 100)
+        axes.set_ylim(bottom=0)
         axes.grid(visible=True)
-        if len(data) > 1:
-            axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8)
 
-    return _figure(name, draw, (5.4, 3.4), caption)
+    return _figure(name, draw, (7.2, 3.2), caption)
 
 
 def paths(name: str, data: Sequence[Line], caption: str) -> Figure:

@@ -5,6 +5,7 @@ from typing import Any
 
 from everview.evaluation.benchmarks.clip import Benchmark
 from everview.evaluation.benchmarks.registry import BENCHMARKS
+from everview.evaluation.protocols.points import UNIT
 from everview.evaluation.reports import plots
 from everview.evaluation.reports.beside import (
     drawn_rows,
@@ -146,7 +147,8 @@ def _published(
         )  # fmt: skip
     others = [table for table in tables if table not in shown]
     if others:
-        folded = Section(title=f"Other published settings: {len(others)} tables", is_folded=True)
+        count = f"{len(others)} table{'s' if len(others) > 1 else ''}"
+        folded = Section(title=f"Other published settings: {count}", is_folded=True)
         for table in others:
             folded.blocks += _table_blocks(table, results, benchmark)
         blocks.append(folded)
@@ -175,7 +177,9 @@ def _scores(result: ResultFile) -> Table:
 
 def _score_cells(result: ResultFile, name: str, facts: Mapping[str, Any]) -> tuple[str, ...]:
     metric = result.metrics[name]
-    unit = result.content["protocol"].get("unit", metric.unit) if metric.unit else ""
+    unit = metric.unit
+    if unit == UNIT:
+        unit = result.content["protocol"].get("unit", UNIT)
     words = f"{metric.meaning}{f' ({unit})' if unit else ''}; {metric.better} is better"
     return (
         head(name), number(facts.get("mean")),
@@ -251,7 +255,10 @@ def _curves(name: str, results: Sequence[ResultFile]) -> list[Figure]:
     x, y = RELIABILITY
     data = [(label, *_pairs(clip, x, y)) for label, clip in named if y in clip.curves]
     if data:
-        caption = "Reliability: error by confidence; a useful confidence falls from left to right."
+        caption = (
+            "Reliability: mean of |p - g| / g by the confidence of the depth head (its range in "
+            "brackets). A confidence that is worth something falls from left to right."
+        )
         figures.append(plots.reliability(f"{name}-reliability", data, caption))
     return figures
 
@@ -268,8 +275,13 @@ def _pairs(clip: ClipResult, x: str, y: str) -> tuple[list[float], list[float]]:
 
 
 def _own(result: ResultFile) -> Section:
-    """Procedural places and recorded footage: beside trivial guesses."""
+    """Procedural places and recorded footage: beside trivial guesses and a classical method."""
     section = Section(title=f"{result.benchmark.capitalize()}: {result.path.stem}")
+    words = (
+        "Ours beside the best of the trivial guesses (and of the classical baseline, where it ran), "
+        "on the same clips."
+    )
+    section.blocks.append(Text(text=words))
     for i, part in enumerate(result.parts):
         section.blocks.append(_guesses(result, part))
         values = {c.name: c.scores["abs_rel"] for c in part.clips if "abs_rel" in c.scores}
@@ -279,6 +291,7 @@ def _own(result: ResultFile) -> Section:
             section.blocks.append(
                 plots.clip_scores(name, "AbsRel", values, is_higher_better=False, mean=mean)
             )
+    section.blocks.append(_meanings(result))
     for sequence in result.content.get("sequences", ()):
         floor = [sequence["noise_floor"]] if sequence.get("noise_floor") else []
         for words in [*floor, *sequence.get("remarks", [])]:
@@ -299,14 +312,24 @@ def _guesses(result: ResultFile, part: Part) -> Table:
             name, number(facts.get("mean")), number(facts.get("standard_error")),
             number(guesses[best] if best else None), (best or MISSING).replace("_", " "),
             MISSING if wins is None else f"{100 * wins:.0f} %",
-            str(facts.get("clips", 0)), f"{metric.meaning}; {metric.better} is better",
+            str(facts.get("clips", 0)), metric.better,
         )  # fmt: skip
         rows.append(Row(cells=cells, kind="ours"))
     columns = (
-        "score", result.model, "± standard error", "best guess", "which", "better in", "clips",
-        "meaning",
+        "score", result.model, "± standard error", "best other", "which", "ours better in", "clips",
+        "better is",
     )  # fmt: skip
     return Table(columns=columns, rows=tuple(rows), words=(0, 4, 7), title=part.title)
+
+
+def _meanings(result: ResultFile) -> Section:
+    """What each score is, once."""
+    rows = tuple(
+        Row(cells=(name, f"{metric.meaning}; {metric.better} is better"))
+        for name, metric in result.metrics.items()
+    )
+    table = Table(columns=("score", "meaning"), rows=rows, words=(0, 1))
+    return Section(title="What the scores mean", blocks=[table], is_folded=True)
 
 
 def _latency(contents: Sequence[Mapping[str, Any]]) -> Section:

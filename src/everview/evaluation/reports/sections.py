@@ -278,7 +278,7 @@ def _own(result: ResultFile) -> Section:
     """Procedural places and recorded footage: beside trivial guesses and a classical method."""
     section = Section(title=f"{result.benchmark.capitalize()}: {result.path.stem}")
     words = (
-        "Ours beside the best of the trivial guesses (and of the classical baseline, where it ran), "
+        "Ours beside the best of the trivial guesses, and of the classical baseline where it ran, "
         "on the same clips."
     )
     section.blocks.append(Text(text=words))

@@ -60,12 +60,13 @@ def test_each_benchmark_runs_from_end_to_end(name, folder_of, tmp_path, capsys):
 @pytest.mark.parametrize("name", GENERATED)
 def test_long_worlds_run_from_end_to_end_without_data(name, tmp_path, capsys):
     out = tmp_path / f"{name}.json"
-    call = ["eval", name, "-o", str(out), "--limit", "1", "--frames", "21", "--threads", "1"]
+    call = ["eval", name, "-o", str(out), "--limit", "1", "--frames", "11", "--threads", "1"]
     assert main(call) == 0, capsys.readouterr().err
     result = json.loads(out.read_text())
     assert result["data"]["clips_scored"] == 1
+    assert result["clips"][0]["size"] == [112, 140]
     absent = {score for score, facts in result["summary"].items() if facts["mean"] is None}
-    assert absent == {"revisit"}  # nothing is seen twice within 21 frames
+    assert absent == {"revisit"}  # nothing is seen twice within 11 frames
 
 
 def test_no_benchmark_of_the_list_is_left_out_here():

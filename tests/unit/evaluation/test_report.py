@@ -7,6 +7,7 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -15,7 +16,7 @@ from everview.evaluation.benchmarks.registry import BENCHMARKS
 from everview.evaluation.reports import plots
 from everview.evaluation.reports.beside import table_beside
 from everview.evaluation.reports.blocks import NOT_RUN, Report, Row, Section, Table, Text
-from everview.evaluation.reports.cases import LEAST_WIDTH
+from everview.evaluation.reports.cases import GAP, LEAST_WIDTH, MOST_WIDTH, _sheet
 from everview.evaluation.reports.html import html
 from everview.evaluation.reports.inputs import Inputs, read_inputs
 from everview.evaluation.reports.markdown import markdown
@@ -225,6 +226,22 @@ def test_paths_are_drawn_where_poses_are_known(ran, tmp_path):
     plots = sorted((tmp_path / "figures").glob("*-path.svg"))
     assert len(plots) == 2
     assert all(word in plots[0].read_text() for word in ("true", "ours"))
+
+
+def test_figures_of_files_with_equal_names_are_told_apart(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(RESULTS / "procedural_mini.json", tmp_path / folder)
+    inputs = read_inputs([tmp_path / "a", tmp_path / "b"])
+    names = [figure.name for figure in build(inputs).figures()]
+    assert len(names) == len(set(names)) == 2
+
+
+@pytest.mark.parametrize("width", [28, 140, 518])
+def test_pictures_of_any_size_become_a_sheet_of_usual_size(width):
+    picture = np.zeros((width // 2, width, 3), np.uint8)
+    sheet = _sheet([[picture] * 4] * 3, ["input", "true depth", "predicted depth", "error"])
+    assert 4 * LEAST_WIDTH <= sheet.width <= 4 * MOST_WIDTH + 3 * GAP
 
 
 def test_without_the_data_predictions_are_shown_alone(ran, tmp_path):

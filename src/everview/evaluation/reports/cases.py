@@ -25,8 +25,8 @@ from everview.outputs.colormap import MISSING, colour_depth, inferno
 
 SHOWN = 3
 """Frames of a clip that are shown."""
-LEAST_WIDTH = 210
-"""Pixels of one picture in the sheet at least; small ones are enlarged."""
+LEAST_WIDTH, MOST_WIDTH = 210, 280
+"""Pixels of one picture in the sheet; small ones are enlarged by a whole number."""
 GAP, BAND = 6, 20
 """Pixels between pictures, and of the band with their names."""
 WORST_ERROR = 0.5
@@ -166,8 +166,8 @@ def _on_grid(image: Image.Image, pixel_map: PixelMap) -> np.ndarray:
 def _sheet(rows: Sequence[Sequence[np.ndarray]], heads: Sequence[str]) -> Image.Image:
     """Pictures in a grid under their names."""
     height, width = rows[0][0].shape[:2]
-    factor = max(1, -(-LEAST_WIDTH // width))
-    size = width * factor, height * factor
+    factor = min(max(1, -(-LEAST_WIDTH // width)), MOST_WIDTH / width)
+    size = round(width * factor), round(height * factor)
     whole = (
         len(heads) * (size[0] + GAP) - GAP,
         BAND + len(rows) * (size[1] + GAP) - GAP,
@@ -178,7 +178,8 @@ def _sheet(rows: Sequence[Sequence[np.ndarray]], heads: Sequence[str]) -> Image.
         x = column * (size[0] + GAP)
         pen.text((x + 1, 2), text, fill=(60, 70, 82), font=ImageFont.load_default(13))
         for row, pictures in enumerate(rows):
-            way = Image.Resampling.LANCZOS if text == "input" else Image.Resampling.NEAREST
+            is_smooth = text == "input" or factor < 1
+            way = Image.Resampling.LANCZOS if is_smooth else Image.Resampling.NEAREST
             picture = Image.fromarray(pictures[column].astype(np.uint8)).resize(size, way)
             sheet.paste(picture, (x, BAND + row * (size[1] + GAP)))
     return sheet

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 INSTALL = 'pip install "everview[eval]"'
 OURS, OTHERS, SOFT = "#1b7f4b", "#8795a3", "#5b6875"
 LINES = ("#1b7f4b", "#2f6db5", "#c4622d", "#8a4fa3", "#b59a1d", "#4aa3a2", "#a33c4c", "#555f6a")
+NAMED = 10
+"""Curves of a plot above which none of them is named."""
 STYLE = {
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
@@ -113,7 +115,7 @@ def lines(
         if log:
             axes.set_yscale("log")
         axes.grid(visible=True)
-        if len(data) + len(dots) > 1:
+        if 1 < len(data) + len(dots) <= NAMED:
             axes.legend(frameon=False, fontsize=8)
 
     return _figure(name, draw, (7.2, 3.2), caption)
@@ -138,7 +140,8 @@ def reliability(name: str, data: Sequence[Line], caption: str) -> Figure:
         axes.set_xlim(0, 100)
         axes.set_ylim(bottom=0)
         axes.grid(visible=True)
-        axes.legend(frameon=False, fontsize=8)
+        if len(data) <= NAMED:
+            axes.legend(frameon=False, fontsize=8)
 
     return _figure(name, draw, (7.2, 3.2), caption)
 

@@ -65,7 +65,7 @@ def build(inputs: Inputs, *, cases: int = 1) -> Report:
     for name, benchmark in BENCHMARKS.items():
         if by_name[name]:
             sections.append(_benchmark(benchmark, by_name[name], cases))
-    sections += [_own(r) for r in inputs.results if r.benchmark in OWN]
+    sections += [_own(r, n) for n, r in enumerate(inputs.results) if r.benchmark in OWN]
     if inputs.latency:
         sections.append(_latency(inputs.latency))
     sections += [_costs(), _not_run(by_name), _sources()]
@@ -274,7 +274,7 @@ def _pairs(clip: ClipResult, x: str, y: str) -> tuple[list[float], list[float]]:
     return [a for a, _ in found], [b for _, b in found]
 
 
-def _own(result: ResultFile) -> Section:
+def _own(result: ResultFile, which: int) -> Section:
     """Procedural places and recorded footage: beside trivial guesses and a classical method."""
     section = Section(title=f"{result.benchmark.capitalize()}: {result.path.stem}")
     words = (
@@ -287,7 +287,7 @@ def _own(result: ResultFile) -> Section:
         values = {c.name: c.scores["abs_rel"] for c in part.clips if "abs_rel" in c.scores}
         mean = part.summary.get("abs_rel", {}).get("mean")
         if len(values) >= FEWEST and mean is not None:
-            name = f"{result.path.stem}-{i}-clips"
+            name = f"{result.benchmark}-{which}-{i}-clips"
             section.blocks.append(
                 plots.clip_scores(name, "AbsRel", values, is_higher_better=False, mean=mean)
             )

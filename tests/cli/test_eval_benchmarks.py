@@ -15,6 +15,8 @@ from everview.world.layouts.registry import LAYOUTS
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "evaluation"))
 from benchmark_folders import LAYOUT_OF, world_clips
 
+GENERATED = ("longworld", "longworld-10k")
+
 
 @pytest.fixture(scope="session")
 def folder_of(tmp_path_factory):
@@ -43,8 +45,8 @@ def test_the_list_names_all_benchmarks_with_what_they_need(capsys):
 def test_each_benchmark_runs_from_end_to_end(name, folder_of, tmp_path, capsys):
     out = tmp_path / "results" / f"{name}.json"
     arguments = ["--data", folder_of(name), "-o", str(out), "--limit", "1", "--threads", "1"]
-    if name != "long3d":
-        arguments += ["--frames", "4" if name == "scannet-pose" else "2"]  # one pose is lost there
+    frames = {"scannet-pose": "4", "long3d": "11"}  # a lost pose; dense maps of every tenth
+    arguments += ["--frames", frames.get(name, "2")]
     if BENCHMARKS[name].task == "points":
         arguments += ["--stride", "2"]
     assert main(["eval", name, *arguments]) == 0, capsys.readouterr().err
@@ -53,6 +55,22 @@ def test_each_benchmark_runs_from_end_to_end(name, folder_of, tmp_path, capsys):
     assert result["data"]["clips_scored"] == 1
     assert all(facts["mean"] is not None for facts in result["summary"].values())
     assert str(out) in capsys.readouterr().out.replace("\n", "")
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_long_worlds_run_from_end_to_end_without_data(name, tmp_path, capsys):
+    out = tmp_path / f"{name}.json"
+    call = ["eval", name, "-o", str(out), "--limit", "1", "--frames", "11", "--threads", "1"]
+    assert main(call) == 0, capsys.readouterr().err
+    result = json.loads(out.read_text())
+    assert result["data"]["clips_scored"] == 1
+    assert result["clips"][0]["size"] == [112, 140]
+    absent = {score for score, facts in result["summary"].items() if facts["mean"] is None}
+    assert absent == {"revisit"}  # nothing is seen twice within 11 frames
+
+
+def test_no_benchmark_of_the_list_is_left_out_here():
+    assert {*LAYOUT_OF, *GENERATED} == set(BENCHMARKS)
 
 
 def test_scoring_again_gives_equal_bytes_without_the_model(folder_of, tmp_path):
@@ -91,6 +109,23 @@ def test_a_damaged_file_ends_with_code_3_and_its_name(tmp_path, capsys):
     call = ["eval", "sintel-video", "--data", str(tmp_path / "data"), "-o", str(tmp_path / "r")]
     assert main(call) == 3
     assert "frame_0002.dpt" in capsys.readouterr().err
+
+
+def test_data_without_any_truth_end_with_code_3_and_the_reason(tmp_path, capsys):
+    LAYOUTS["benchmark-sintel"](tmp_path / "data", world_clips("benchmark-sintel")[:1])
+    for path in (tmp_path / "data").rglob("*.dpt"):
+        content = path.read_bytes()
+        path.write_bytes(content[:12] + bytes(len(content) - 12))  # zeros
+    call = ["eval", "sintel-video", "--data", str(tmp_path / "data"), "--frames", "2", "-o"]
+    assert main([*call, str(tmp_path / "r.json")]) == 3
+    assert "no pixel is valid" in capsys.readouterr().err
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_a_path_of_one_pose_ends_with_code_3_and_the_reason(folder_of, tmp_path, capsys):
+    call = ["eval", "tum-pose", "--data", folder_of("tum-pose"), "--frames", "1", "-o"]
+    assert main([*call, str(tmp_path / "r.json")]) == 3
+    assert "two are needed" in capsys.readouterr().err
 
 
 @pytest.mark.slow

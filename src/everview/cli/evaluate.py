@@ -29,6 +29,7 @@ class Eval:
     longworld: long procedural streams; needs no data. All others read `--data`, the folder of a set
     in its official layout. Their predictions are stored beside the result, in NAME.predictions: a
     run that was stopped goes on there, and `--rescore` needs nothing else.
+    Results: `everview eval compare a.json b.json`, `everview eval report results/*.json`.
     """
 
     benchmark: Annotated[str, tyro.conf.Positional]

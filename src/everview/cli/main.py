@@ -30,6 +30,8 @@ VERBS = {
 
 SUBVERBS = {
     ("eval", "list"): ("everview.cli.evaluate", "EvalList"),
+    ("eval", "compare"): ("everview.cli.evaluate_compare", "EvalCompare"),
+    ("eval", "report"): ("everview.cli.evaluate_report", "EvalReport"),
 }
 """Two words -> module and dataclass, for what has options of its own."""
 

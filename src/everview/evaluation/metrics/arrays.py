@@ -16,6 +16,8 @@ Cloud = Float[np.ndarray, "_ 3"]
 
 def as_double(values: Array | Sequence[float]) -> Tensor:
     """The values in float64 on the CPU, without a gradient."""
+    if not isinstance(values, Tensor | np.ndarray):  # torch would read a list in float32
+        values = np.asarray(values, np.float64)
     return torch.as_tensor(values).detach().cpu().double()
 
 

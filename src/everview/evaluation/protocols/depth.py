@@ -8,6 +8,7 @@ from everview.errors import ConfigError
 from everview.evaluation.benchmarks.clip import EvalClip
 from everview.evaluation.metrics.depth import DepthErrors, depth_errors, mean_depth_errors
 from everview.evaluation.protocols.grids import check_size, depth_on_image
+from everview.evaluation.protocols.reliability import confidence_curve
 from everview.evaluation.protocols.scores import ClipScores, Meaning, Settings
 from everview.evaluation.runs.store import StoredClip
 
@@ -52,7 +53,8 @@ def score_single(clip: EvalClip, stored: StoredClip, settings: Settings) -> Clip
             empty += 1
             continue
         found.append(_errors(p, g, mask, settings))
-    return _result(mean_depth_errors(found), {"frames_without_truth": empty})
+    curves = confidence_curve(clip, stored, settings, each_frame=True)
+    return _result(mean_depth_errors(found), {"frames_without_truth": empty}, curves)
 
 
 def score_video(clip: EvalClip, stored: StoredClip, settings: Settings) -> ClipScores:
@@ -65,7 +67,8 @@ def score_video(clip: EvalClip, stored: StoredClip, settings: Settings) -> ClipS
     if len({part[0].shape for part in parts}) > 1:
         raise ConfigError("frames differ in size, so that they are no video")
     p, g, mask = (torch.stack(maps) for maps in zip(*parts, strict=True))
-    return _result(_errors(p, g, mask, settings), {})
+    curves = confidence_curve(clip, stored, settings, each_frame=False)
+    return _result(_errors(p, g, mask, settings), {}, curves)
 
 
 def _maps(clip: EvalClip, stored: StoredClip, settings: Settings, index: int) -> Maps:
@@ -91,9 +94,12 @@ def _errors(p: Tensor, g: Tensor, mask: Tensor, settings: Settings) -> DepthErro
     return depth_errors(p, g, mask=mask, alignment=settings["alignment"], clip=clip)
 
 
-def _result(errors: DepthErrors, details: dict[str, object]) -> ClipScores:
+def _result(
+    errors: DepthErrors, details: dict[str, object], curves: dict[str, list[float]]
+) -> ClipScores:
     return ClipScores(
         scores={name: getattr(errors, name) for name in MEANINGS},
         weight=float(errors.num_pixels),
         details={"scale": errors.scale, "valid_pixels": errors.num_pixels, **details},
+        curves=curves,
     )

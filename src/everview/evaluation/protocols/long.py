@@ -15,6 +15,7 @@ from everview.evaluation.metrics.poses import align_paths, checked_poses, moved_
 from everview.evaluation.metrics.voxels import thinned, voxel_means
 from everview.evaluation.protocols import points, poses
 from everview.evaluation.protocols.grids import check_size, truth_on_network
+from everview.evaluation.protocols.reliability import confidence_curve
 from everview.evaluation.protocols.scores import ClipScores, Meaning, Settings
 from everview.evaluation.runs.store import StoredClip
 from everview.geometry.alignment import umeyama
@@ -78,7 +79,7 @@ def score_exact(clip: EvalClip, stored: StoredClip, settings: Settings) -> ClipS
     return ClipScores(
         scores={**scores, **depth, **cloud},
         details={**path.details, "dense_frames": len(dense), "points": len(clouds[1])},
-        curves={**curves, **curve},
+        curves={**curves, **curve, **confidence_curve(clip, stored, settings, each_frame=False)},
     )
 
 

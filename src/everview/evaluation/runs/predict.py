@@ -8,12 +8,12 @@ from everview.evaluation.runs.predictors import Predictor, Session
 from everview.evaluation.runs.store import ClipStore, Fields, RunStore
 
 FIELDS: dict[str, Fields] = {
-    "depth_single": ("depth",),
-    "depth_video": ("depth",),
+    "depth_single": ("depth", "depth_confidence"),
+    "depth_video": ("depth", "depth_confidence"),
     "points": ("points", "depth"),
     "poses": (),
     "trajectory": (),
-    "long": ("points", "depth"),
+    "long": ("points", "depth", "depth_confidence"),
 }
 """Task -> dense maps that are stored."""
 

@@ -94,6 +94,7 @@ def predict(
             **facts,
         }
     )
+    store.note_data(settings.data)
     started, begin = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     every = int(settings.benchmark.protocol.get("dense_every", 1))
     predict_clips(

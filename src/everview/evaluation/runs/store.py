@@ -248,6 +248,15 @@ class RunStore:
             return {"started": None, "predict_seconds": None}
         return dict(json.loads(path.read_text()))
 
+    def note_data(self, data: Path) -> None:
+        """Keep where the data lie on this machine; no result says it."""
+        write_json(self.folder / "source.json", {"data": str(data.resolve())})
+
+    def data(self) -> Path | None:
+        """What `note_data` kept; None if that was never called."""
+        path = self.folder / "source.json"
+        return Path(json.loads(path.read_text())["data"]) if path.is_file() else None
+
     def clip(self, name: str, **settings: Any) -> ClipStore:  # noqa: ANN401  -- of ClipStore
         """The store of one clip."""
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)

@@ -1,0 +1,1 @@
+"""What results say: beside published numbers, beside one another, and as pages to read."""

@@ -15,7 +15,7 @@ FOLDER = Path(everview.__file__).parent / "assets" / "mini"
 @pytest.fixture(scope="module")
 def scores():
     torch.set_num_threads(1)
-    settings = ProceduralSettings(clips=12, frames=(8,), speeds=(3.0,), baseline_clips=12)
+    settings = ProceduralSettings(clips=8, frames=(8,), speeds=(3.0,), baseline_clips=8)
     (group,) = evaluate_procedural(load("mini"), settings)["groups"]
     return group["scores"]
 

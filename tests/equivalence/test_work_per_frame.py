@@ -7,6 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from everview.evaluation.latency import count_flop
+from everview.memory import POLICIES
 from everview.model.network import build
 from everview.model.presets import presets
 
@@ -50,7 +51,7 @@ def test_bytes_written_outside_attention_do_not_grow(network, tracked):
 
 
 def test_floating_point_operations_outside_attention_do_not_grow(network):
-    stream, elsewhere = network.stream(), []
+    stream, elsewhere = network.stream("full"), []
     for _ in range(12):
         with count_flop() as counter:
             stream.step(torch.rand(3, 56, 84))
@@ -60,9 +61,20 @@ def test_floating_point_operations_outside_attention_do_not_grow(network):
     assert elsewhere[0] > 1e6
 
 
+@pytest.mark.parametrize("name", [name for name in POLICIES if name != "full"])
+def test_a_bounded_stream_does_the_same_work_for_every_frame(network, name):
+    stream, flop = network.stream(f"{name}:frames=3,camera=3"), []
+    for _ in range(9):
+        with count_flop() as counter:
+            stream.step(torch.rand(3, 56, 84))
+        flop.append(counter.get_total_flops())
+    assert len(set(flop[4:])) == 1
+    assert flop[4] < 1.5 * flop[2]
+
+
 def test_attention_grows_by_the_formula(network):
     """4 * layers * tokens * width * (frames seen) * tokens: two products, two FLOP each."""
-    stream, agg = network.stream(), network.config.aggregator
+    stream, agg = network.stream("full"), network.config.aggregator
     attention = []
     for _ in range(6):
         with count_flop() as counter:

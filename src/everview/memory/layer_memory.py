@@ -135,7 +135,7 @@ class LayerMemory:
 
     def _views(self) -> dict[str, Tensor]:
         """All that is held, without unused room."""
-        assert self._held, "append comes before reading"
+        assert len(self._held) > 0, "append comes before reading"
         return {name: tensor[:, :, : self.num_tokens] for name, tensor in self._held.items()}
 
     @staticmethod

@@ -2,9 +2,12 @@
 
 python -P benchmarks/memory_policies.py [--frames 400] [--walks 4] [--budgets 3 6 12]
                                         [--policies ...] [--seed 0] [-o FILE]
+python -P benchmarks/memory_policies.py --data FOLDER -o FILE    sequences of FOLDER instead
 
-Each walk is rendered once and shown to one stream per policy and budget. Results are added to the
-file as they come, and what is in it is not done again. Frames of LongWorld have 112 x 140 pixels.
+Each walk is rendered once and shown to one stream per policy and budget; policies may have options
+(`key_diversity:bits=8`). Results are added to the file as they come, and what is in it is not done
+again; one file is for one number of frames. Frames of LongWorld have 112 x 140 pixels. FOLDER holds
+folders with `sequence.json`, as `everview eval recording` reads them.
 `--draw` only draws docs/images/memory_policies.png from the file.
 """
 
@@ -13,7 +16,8 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,7 @@ from torch import Tensor
 
 from everview.evaluation.benchmarks.clip import Choice, EvalClip
 from everview.evaluation.benchmarks.longworld import clips
+from everview.evaluation.footage import open_footage
 from everview.evaluation.machine import code_version, describe
 from everview.evaluation.metrics.depth import depth_errors
 from everview.evaluation.metrics.poses import align_paths, moved_path, rotation_degrees
@@ -46,22 +51,32 @@ def main() -> int:
     network = load(options.model)
     result = _begun(options, network)
     done = {(run["walk"], run["seed"], run["frames"], run["policy"]) for run in result["runs"]}
-    for clip in _walks(options):
-        texts = [
-            t
-            for t in _policies(options)
-            if (clip.name, options.seed, options.frames, t) not in done
-        ]
-        images = _images(clip) if texts else None
+    for film in _films(options, network):
+        frames = len(film.poses)
+        texts = [t for t in _policies(options) if (film.name, options.seed, frames, t) not in done]
+        images = film.images() if texts else None
         for text in texts:
             assert images is not None, "there is something to do"
-            scores = _score(network, clip, images, text)
-            run = {"walk": clip.name, "seed": options.seed, "frames": options.frames}
+            scores = _score(network, film, images, text)
+            run = {"walk": film.name, "seed": options.seed, "frames": frames}
             result["runs"].append(run | {"policy": text} | scores)
             result["summary"] = _summary(result["runs"])
             options.out.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
-            print(clip.name, text, {k: round(scores[k], 4) for k in SHOWN}, flush=True)
+            print(film.name, text, {k: round(scores.get(k, -1), 4) for k in SHOWN}, flush=True)
     return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Film:
+    """A walk of LongWorld or a real sequence."""
+
+    name: str
+    images: Callable[[], Tensor]
+    """n 3 H W, uint8."""
+    poses: Tensor
+    """n 4 4, world_from_camera, float64."""
+    depth: Callable[[int], Tensor | None]
+    """z-depth of a frame, 0 where unknown."""
 
 
 SHOWN = ("ate_share", "rotation_1", "rotation_8", "direction_8", "abs_rel", "abs_rel_stream", "ms")
@@ -76,6 +91,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--policies", nargs="+", default=list(POLICIES))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--data", type=Path, help="folder of real sequences")
     parser.add_argument("--draw", action="store_true")
     parser.add_argument(
         "-o", "--out", type=Path, default=ROOT / "benchmarks" / "results" / "memory_policies.json"
@@ -96,11 +112,40 @@ def _begun(options: argparse.Namespace, network: Network) -> dict[str, Any]:
     }
 
 
-def _walks(options: argparse.Namespace) -> Iterator[EvalClip]:
+def _films(options: argparse.Namespace, network: Network) -> Iterator[Film]:
+    if options.data is not None:
+        for folder in sorted(path.parent for path in options.data.glob("*/sequence.json")):
+            yield _real(folder, network.input_size)
+        return
     choice = Choice(frames=options.frames, seed=options.seed)
     for number, clip in enumerate(clips(Path(), choice)):
         if number < options.walks:
-            yield clip
+            yield _rendered(clip)
+
+
+def _rendered(clip: EvalClip) -> Film:
+    assert clip.poses is not None, "LongWorld knows them"
+    return Film(
+        name=clip.name,
+        images=lambda: torch.stack([_in_bytes(clip.image(i)) for i in range(len(clip.frames))]),
+        poses=clip.poses().double(),
+        depth=lambda i: clip.truth(i).depth,
+    )
+
+
+def _real(folder: Path, size: int) -> Film:
+    footage = open_footage(folder, size=size)
+    depth = footage.depth
+    return Film(
+        name=footage.name,
+        images=lambda: _in_bytes(footage.images),
+        poses=footage.world_from_camera.double(),
+        depth=lambda i: None if depth is None else depth[i],
+    )
+
+
+def _in_bytes(images: Tensor) -> Tensor:
+    return (images * 255).round().to(torch.uint8)
 
 
 def _policies(options: argparse.Namespace) -> Iterator[str]:
@@ -113,14 +158,8 @@ def _policies(options: argparse.Namespace) -> Iterator[str]:
             yield f"{name}:frames={budget}" + (f",{rest}" if rest else "")
 
 
-def _images(clip: EvalClip) -> Tensor:
-    return torch.stack(
-        [(clip.image(i) * 255).round().to(torch.uint8) for i in range(len(clip.frames))]
-    )
-
-
 @torch.no_grad()
-def _score(network: Network, clip: EvalClip, images: Tensor, text: str) -> dict[str, float]:
+def _score(network: Network, film: Film, images: Tensor, text: str) -> dict[str, float]:
     """Errors of one stream."""
     poses, depths, seconds = [], [], []
     with network.stream(text) as stream:
@@ -132,11 +171,9 @@ def _score(network: Network, clip: EvalClip, images: Tensor, text: str) -> dict[
             if i % DENSE_EVERY == 0:
                 depths.append(torch.as_tensor(pred.depth)[0, 0].double())
         report = stream.report()
-    assert clip.poses is not None, "LongWorld knows them"
-    estimated, true = torch.stack(poses), clip.poses().double()
-    truth = [clip.truth(i).depth for i in range(0, len(images), DENSE_EVERY)]
+    truth = [film.depth(i) for i in range(0, len(images), DENSE_EVERY)]
     return {
-        **_pose_scores(estimated, true),
+        **_pose_scores(torch.stack(poses), film.poses),
         **_depth_scores(depths, [t.double() for t in truth if t is not None]),
         "cache_bytes": report.cache_bytes,
         "state_bytes": report.state_bytes,
@@ -161,6 +198,8 @@ def _pose_scores(estimated: Tensor, true: Tensor) -> dict[str, float]:
 
 def _depth_scores(depths: list[Tensor], truth: list[Tensor]) -> dict[str, float]:
     """AbsRel with one median scale per frame, and with one for the stream."""
+    if not truth:
+        return {}
     each = [
         depth_errors(p, g, alignment="median").abs_rel for p, g in zip(depths, truth, strict=True)
     ]
@@ -175,13 +214,15 @@ def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         by_policy.setdefault(run["policy"], {})[(run["walk"], run["seed"])] = run
     most = max(len(found) for found in by_policy.values())
     names = [
-        k for k, v in runs[0].items() if isinstance(v, float | int) and k not in ("seed", "frames")
+        k
+        for k, v in max(runs, key=len).items()
+        if isinstance(v, float | int) and k not in ("seed", "frames")
     ]
     summary = {}
     for policy, found in by_policy.items():
         if len(found) < most:
             continue
-        values = {n: [run[n] for run in found.values()] for n in names}
+        values = {n: [run[n] for run in found.values() if n in run] for n in names}
         summary[policy] = {
             n: {
                 "mean": statistics.fmean(v),

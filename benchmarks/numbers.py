@@ -48,7 +48,7 @@ def main() -> int:
         ROOT / "README.md": accuracy() + "\n" + speed(),
         ROOT / "docs" / "speed.md": speed() + "\n" + scaling() + "\n" + world(),
         ROOT / "docs" / "training.md": ablation(),
-        ROOT / "docs" / "memory.md": policies(),
+        ROOT / "docs" / "memory.md": memory(),
         ROOT / "docs" / "accuracy.md": accuracy() + "\n" + footage(),
     }
     stale = [path for path, text in texts.items() if _replace(path, text, is_check=is_check)]
@@ -175,38 +175,103 @@ def ablation() -> str:
     return "\n".join(lines) + "\n"
 
 
-def policies() -> str:
-    """The league of memory policies."""
-    result = read("memory_policies.json")
-    words = {
-        "ate_share": ("ATE / path", 3), "rotation_1": ("rotation to the next frame, degrees", 2),
-        "rotation_8": ("over 8 frames", 2), "direction_8": ("direction over 8 frames, degrees", 1),
-        "abs_rel": ("AbsRel, scale per frame", 3), "abs_rel_stream": ("scale per stream", 3),
-        "cache_bytes": ("MB", 1), "ms": ("ms / frame", 0),
-    }  # fmt: skip
+LEAGUE = {
+    "ate_share": ("ATE / path", 3), "rotation_1": ("rotation to the next frame, degrees", 2),
+    "rotation_8": ("over 8 frames", 2), "direction_8": ("direction over 8 frames, degrees", 1),
+    "abs_rel": ("AbsRel, scale per frame", 3), "abs_rel_stream": ("scale per stream", 3),
+    "cache_bytes": ("MB", 1), "ms": ("ms / frame", 0),
+}  # fmt: skip
+"""Score of a memory policy -> words, decimals."""
+
+
+def memory() -> str:
+    """All tables of the page on memory."""
+    leagues = {
+        "memory_policies.json": "LongWorld, short walks",
+        "memory_policies_1000.json": "LongWorld, long walks",
+        "memory_policies_real.json": "Real sequences",
+    }
+    parts = [_league(file, title) for file, title in leagues.items() if (RESULTS / file).exists()]
+    return "\n".join([*parts, _endless(), _memory_speed()])
+
+
+def _league(file: str, title: str) -> str:
+    """A league of memory policies."""
+    result = read(file)
     frames = sorted({run["frames"] for run in result["runs"]})
     walks = max(scores["walks"] for scores in result["summary"].values())
     lines = [
-        f"`{result['model']}`, {walks} walks of {' or '.join(map(str, frames))} frames; mean, in "
-        "brackets its standard error.",
+        f"### {title}",
         "",
-        "| policy | " + " | ".join(title for title, _ in words.values()) + " |",
-        "|---|" + "---|" * len(words),
+        f"`{result['model']}`, {walks} sequences of {' or '.join(map(str, frames))} frames; mean, "
+        "in brackets its standard error.",
+        "",
+        "| policy | " + " | ".join(title for title, _ in LEAGUE.values()) + " |",
+        "|---|" + "---|" * len(LEAGUE),
     ]
     for policy, scores in result["summary"].items():
         cells = []
-        for name, (_, digits) in words.items():
+        for name, (_, digits) in LEAGUE.items():
             mean, error = scores[name]["mean"], scores[name]["standard_error"]
             if name in ("cache_bytes", "ms"):
                 cells.append(f"{mean / (1e6 if name == 'cache_bytes' else 1):.{digits}f}")
             else:
                 cells.append(f"{mean:.{digits}f}" + (f" ({error:.{digits}f})" if error else ""))
         lines.append(f"| `{policy}` | " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        _source("memory_policies.json", result["machine"], "benchmarks/memory_policies.py"),
-    ]
+    lines += ["", _source(file, result["machine"], "benchmarks/memory_policies.py")]
     return "\n".join(lines) + "\n"
+
+
+def _endless() -> str:
+    """Ten thousand frames."""
+    result = read("endless.json")
+    lines = [
+        "### Ten thousand frames",
+        "",
+        "Last thousand frames over frames 500 to 1,500 of the same run. Time is that of the stream "
+        "over that of a control which is kept at frame 600; its slope is per 1,000 frames, with a "
+        "95 % interval.",
+        "",
+        "| policy | frames | time / control | slope of it | peak of the process | bytes of state | "
+        "ms / frame | ATE / path |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for run in result["runs"]:
+        ratio, slope = run["late_over_early"], run["slope_of_seconds_over_control"]
+        low, high = slope["interval"]
+        ate = run["drift"][max(run["drift"], key=int)]["ate_over_path"]
+        lines.append(
+            f"| `{run['chosen']}` | {run['frames']} | {ratio['median_seconds_over_control']:.3f} | "
+            f"{slope['per_1000_frames']:+.4f} ({low:+.4f} to {high:+.4f}) | "
+            f"{ratio['peak_resident_bytes']:.3f} | {ratio['state_bytes']:.3f} | "
+            f"{1000 * run['median_seconds']:.0f} | {ate:.4f} |"
+        )
+    lines += ["", _source("endless.json", result["machine"], "benchmarks/endless.py")]
+    return "\n".join(lines) + "\n"
+
+
+def _memory_speed() -> str:
+    """What remembering costs beside attention."""
+    lines = [
+        "### What remembering costs",
+        "",
+        "One layer: seconds of a frame beyond those of attention over as many tokens, and speed "
+        "over a cache that is concatenated for every frame (and gathered, where it forgets).",
+        "",
+        "| model, past | policy | beyond attention | over a concatenated cache |",
+        "|---|---|---|---|",
+    ]
+    sources = []
+    for file in ("memory_speed_mini.json", "memory_speed_1b.json"):
+        result = read(file)
+        command = f"everview bench memory --model {result['model']}"
+        sources.append(_source(file, result["machine"], command))
+        lines += [
+            f"| `{result['model']}`, {row['frames']} frames | `{row['policy']}` | "
+            f"{row['update_share']:+.0%} | {row['speed_up']:.2f} x |"
+            for row in result["rows"]
+        ]
+    return "\n".join([*lines, "", *sources]) + "\n"
 
 
 def read(name: str) -> dict[str, Any]:

@@ -1,0 +1,255 @@
+"""A linear layer that holds integers."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from everview.errors import ConfigError
+from everview.quantization import arithmetic as kernels
+from everview.quantization.arithmetic import Arithmetic, OneDnnProduct, pick
+from everview.quantization.grids import (
+    ClipFactors,
+    Grid,
+    Rounding,
+    Steps,
+    clip_weights,
+    fit_weights,
+    from_levels,
+    in_groups,
+    search_steps,
+    to_levels,
+    token_levels,
+)
+from everview.quantization.hadamard import Rotation
+from everview.quantization.packing import pack_nibbles, unpack_nibbles
+from everview.quantization.smoothing import InputTransform
+from everview.quantization.spec import LinearSpec
+
+ROWS_AT_ONCE = 64
+"""Tokens whose floats are prepared at a time on a CPU: they stay in its cache."""
+
+
+class QuantizedLinear(nn.Module):
+    """x -> Q((x * before) R * after) W'^T + bias, W' on a grid, Q per token; stands for nn.Linear.
+
+    Its weight exists as integers only. Tokens do not influence each other, so a stream gives what
+    the whole clip gives.
+
+    Source: QuantVGGT (arXiv 2509.21302); design in docs/quantization.md.
+    """
+
+    levels: Tensor | None
+    step: Tensor
+    bias: Tensor | None
+    before: Tensor | None
+    after: Tensor | None
+    activation_clip: Tensor | None
+
+    def __init__(self, in_features: int, out_features: int, spec: LinearSpec) -> None:
+        """A layer without content; see `of` and `load_state_dict`."""
+        super().__init__()
+        self.in_features, self.out_features, self.spec = in_features, out_features, spec
+        self.block: int | None = None
+        """Channels that the online rotation mixes; None: no rotation."""
+        self.dtype = torch.float32
+        """Of the output."""
+        self.arithmetic: Arithmetic = kernels.REFERENCE if spec.is_integer else kernels.WEIGHT_ONLY
+        self._onednn: OneDnnProduct | None = None
+        for name in ("levels", "step", "bias", "before", "after", "activation_clip"):
+            self.register_buffer(name, None)
+
+    @classmethod
+    def of(
+        cls,
+        weight: Float[Tensor, "out n"],
+        bias: Float[Tensor, " out"] | None,
+        spec: LinearSpec,
+        transform: InputTransform | None = None,
+        *,
+        rounding: Rounding = "nearest",
+        importance: Float[Tensor, " n"] | None = None,
+        weight_clip: ClipFactors | None = None,
+        activation_clip: ClipFactors | None = None,
+    ) -> "QuantizedLinear":
+        """Transform a weight, find its steps and round it.
+
+        Args:
+            transform: of the input; None: none.
+            rounding: how the steps are found.
+            importance: of the transformed input's channels, for the search.
+            weight_clip: factors per output channel; exclude the search.
+            activation_clip: factors of all tokens.
+
+        Raises:
+            ConfigError: if the weight is not finite, or bits and width do not fit together.
+        """
+        transform = InputTransform() if transform is None else transform
+        if not weight.isfinite().all():
+            raise ConfigError("the weight is not finite: the checkpoint is damaged")
+        layer = cls(weight.shape[1], len(weight), spec)
+        grid = Grid(bits=spec.weight_bits)
+        folded = transform.of_weight(weight)
+        if weight_clip is not None:
+            folded = clip_weights(folded, weight_clip)
+        groups = in_groups(folded, spec.group)
+        if rounding == "search" and weight_clip is None:
+            if importance is not None:
+                importance = importance.unflatten(0, groups.shape[1:])
+            steps = search_steps(groups, grid, importance=importance)
+        else:
+            steps = fit_weights(groups, grid)
+        layer.take_levels(to_levels(groups, steps, grid).flatten(1).to(torch.int8), steps.step)
+        layer.bias = None if bias is None else bias.detach().clone()
+        layer._take_transform(transform)
+        if activation_clip is not None:
+            layer.activation_clip = torch.stack(
+                [activation_clip.high.flatten()[0], activation_clip.low.flatten()[0]]
+            ).detach()
+        return layer
+
+    def take_levels(self, levels: Int8[Tensor, "out n"], step: Float[Tensor, "out groups"]) -> None:
+        """Set weight and steps."""
+        self.levels = pack_nibbles(levels) if self.spec.is_packed else levels
+        self.step = step.float()
+
+    def _take_transform(self, transform: InputTransform) -> None:
+        """Signs and the factors before the rotation are one vector here."""
+        before, rotation = transform.before, transform.rotation
+        if rotation is not None:
+            self.block = rotation.block
+            if rotation.signs is not None:
+                before = rotation.signs if before is None else before * rotation.signs
+        self.before = None if before is None else before.float()
+        self.after = None if transform.after is None else transform.after.float()
+
+    @property
+    def transform(self) -> InputTransform:
+        """What happens to the input before its grid."""
+        rotation = None if self.block is None else Rotation(None, self.block)
+        return InputTransform(before=self.before, rotation=rotation, after=self.after)
+
+    def weight_levels(self) -> Int8[Tensor, "out n"]:
+        """The integers, one per entry, whatever form they are kept in."""
+        if self._onednn is not None:
+            return self._onednn.weight()
+        assert self.levels is not None, "a layer is filled before it is used"
+        return unpack_nibbles(self.levels) if self.spec.is_packed else self.levels
+
+    def weight_on_grid(self) -> Float[Tensor, "out n"]:
+        """The values of the transformed weight, float32: for tests and reports."""
+        groups = self.weight_levels().float().unflatten(1, (self.step.shape[1], -1))
+        return from_levels(groups, Steps(self.step, torch.zeros_like(self.step))).flatten(1)
+
+    def execute_with(
+        self, wanted: str | None = None, *, require_real: bool = False
+    ) -> "QuantizedLinear":
+        """Pick the arithmetic for the device on which the layer is; see `arithmetic.pick`.
+
+        Raises:
+            ConfigError: if there is none; says why.
+        """
+        picked = pick(self.spec, self.step.device, wanted=wanted, require_real=require_real)
+        if picked is kernels.INT8_ONEDNN and self._onednn is None:
+            assert self.levels is not None, "a layer is filled before it is used"
+            self._onednn = OneDnnProduct(self.levels, self.step[:, 0])
+            self.levels = None  # held once, in the layout of the kernel
+        elif picked is not kernels.INT8_ONEDNN:
+            self._unpack()
+        self.arithmetic = picked
+        return self
+
+    def _unpack(self) -> None:
+        if self._onednn is not None:
+            self.levels, self._onednn = self._onednn.weight(), None
+
+    def forward(self, x: Float[Tensor, "*tokens n"]) -> Float[Tensor, "*tokens out"]:
+        """Token by token, by the picked arithmetic."""
+        rows = x.reshape(-1, self.in_features)
+        if self.spec.is_integer:
+            y = self._integer_rows(rows.float())
+        else:
+            y = F.linear(self.transform.of_input(rows.float()).to(self.dtype), *self._floats())
+        return y.to(self.dtype).unflatten(0, x.shape[:-1])
+
+    def reference(self, x: Float[Tensor, "*tokens n"]) -> Float[Tensor, "*tokens out"]:
+        """The same in plain PyTorch and in the dtype of `x`, float64 included: the twin."""
+        rows = self.transform.of_input(x.reshape(-1, self.in_features))
+        if not self.spec.is_integer:
+            bias = None if self.bias is None else self.bias.to(x)
+            return F.linear(rows, self.weight_on_grid().to(x), bias).unflatten(0, x.shape[:-1])
+        levels, step = self._on_grid(rows)
+        y = kernels.reference_product(levels, self.weight_levels(), self.step[:, 0])
+        return self._rescale(y, step).unflatten(0, x.shape[:-1])
+
+    def _integer_rows(self, rows: Float[Tensor, "rows n"]) -> Float[Tensor, "rows out"]:
+        levels, step = self._tokens(rows)
+        return self._rescale(self._product(levels), step)
+
+    def _tokens(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Levels (int8) and steps (rows 1) of the transformed tokens."""
+        at_once = ROWS_AT_ONCE if rows.device.type == "cpu" else len(rows)
+        if len(rows) <= at_once:
+            levels, step = self._on_grid(self.transform.of_input(rows))
+            return levels.to(torch.int8), step
+        levels = torch.empty_like(rows, dtype=torch.int8)
+        step = torch.empty_like(rows[:, :1])
+        for i in range(0, len(rows), at_once):
+            part = slice(i, i + at_once)
+            levels[part], step[part] = self._on_grid(self.transform.of_input(rows[part]))
+        return levels, step
+
+    def _on_grid(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        clip = None if self.activation_clip is None else ClipFactors(*self.activation_clip.to(rows))
+        return token_levels(rows, Grid(bits=self.spec.activation_bits), clip)
+
+    def _product(self, levels: Int8[Tensor, "rows n"]) -> Float[Tensor, "rows out"]:
+        if self._onednn is not None:
+            return self._onednn(levels)
+        step = self.step[:, 0]
+        if self.arithmetic is kernels.INT4_INT8_MM:
+            assert self.levels is not None, "a layer is filled before it is used"
+            return kernels.packed_product(levels, self.levels, step)
+        if self.arithmetic is kernels.INT8_MM:
+            return kernels.integer_product(levels, self.weight_levels(), step)
+        return kernels.reference_product(levels, self.weight_levels(), step)
+
+    def _rescale(self, y: Tensor, step: Tensor) -> Tensor:
+        """Sums times the tokens' steps, plus bias."""
+        return y.mul_(step) if self.bias is None else torch.addcmul(self.bias.to(y), y, step)
+
+    def _floats(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias for a floating-point product, alive for one call."""
+        bias = None if self.bias is None else self.bias.to(self.dtype)
+        groups = self.weight_levels().to(self.dtype).unflatten(1, (self.step.shape[1], -1))
+        return groups.mul_(self.step.to(self.dtype)[..., None]).flatten(1), bias
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "QuantizedLinear":  # noqa: ANN401
+        """Move to another device: kernels are picked anew there. Steps stay in float32."""
+        self._unpack()
+        device = self.step.device
+        super()._apply(lambda tensor: _keeping_dtype(fn, tensor), recurse)
+        if self.step.device != device:
+            self.execute_with()
+        elif self.arithmetic is kernels.INT8_ONEDNN:
+            self.execute_with(self.arithmetic.name)
+        return self
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:  # noqa: ANN401
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self._onednn is not None:
+            destination[f"{prefix}levels"] = self._onednn.weight()
+
+    def extra_repr(self) -> str:
+        """Width, bits and kernel."""
+        return (
+            f"{self.in_features}, {self.out_features}, {self.spec.name}, block={self.block}, "
+            f"{self.arithmetic.name}"
+        )
+
+
+def _keeping_dtype(fn: Any, tensor: Tensor) -> Tensor:  # noqa: ANN401
+    moved = fn(tensor)
+    return moved if moved.dtype == tensor.dtype else moved.to(tensor.dtype)

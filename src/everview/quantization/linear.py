@@ -24,6 +24,7 @@ from everview.quantization.grids import (
     token_levels,
 )
 from everview.quantization.hadamard import Rotation
+from everview.quantization.second_order import second_order_levels
 from everview.quantization.packing import pack_nibbles, unpack_nibbles
 from everview.quantization.smoothing import InputTransform
 from everview.quantization.spec import LinearSpec
@@ -68,40 +69,56 @@ class QuantizedLinear(nn.Module):
         bias: Float[Tensor, " out"] | None,
         spec: LinearSpec,
         transform: InputTransform | None = None,
-        *,
-        rounding: Rounding = "nearest",
-        importance: Float[Tensor, " n"] | None = None,
-        weight_clip: ClipFactors | None = None,
-        activation_clip: ClipFactors | None = None,
+        **options: Any,  # noqa: ANN401  -- those of `of_transformed`
     ) -> "QuantizedLinear":
         """Transform a weight, find its steps and round it.
 
         Args:
             transform: of the input; None: none.
+            options: as in `of_transformed`.
+        """
+        transform = InputTransform() if transform is None else transform
+        return cls.of_transformed(transform.of_weight(weight), bias, spec, transform, **options)
+
+    @classmethod
+    def of_transformed(
+        cls,
+        weight: Float[Tensor, "out n"],
+        bias: Float[Tensor, " out"] | None,
+        spec: LinearSpec,
+        transform: InputTransform,
+        *,
+        rounding: Rounding = "nearest",
+        hessian: Float[Tensor, "n n"] | None = None,
+        weight_clip: ClipFactors | None = None,
+        activation_clip: ClipFactors | None = None,
+    ) -> "QuantizedLinear":
+        """Find the steps of a weight that was transformed, and round it.
+
+        Args:
+            transform: what of it remains to be done with the input at run time.
             rounding: how the steps are found.
-            importance: of the transformed input's channels, for the search.
+            hessian: X^T X of the transformed inputs; rounds in second order, see `second_order`.
             weight_clip: factors per output channel; exclude the search.
             activation_clip: factors of all tokens.
 
         Raises:
             ConfigError: if the weight is not finite, or bits and width do not fit together.
         """
-        transform = InputTransform() if transform is None else transform
         if not weight.isfinite().all():
             raise ConfigError("the weight is not finite: the checkpoint is damaged")
         layer = cls(weight.shape[1], len(weight), spec)
         grid = Grid(bits=spec.weight_bits)
-        folded = transform.of_weight(weight)
         if weight_clip is not None:
-            folded = clip_weights(folded, weight_clip)
-        groups = in_groups(folded, spec.group)
-        if rounding == "search" and weight_clip is None:
-            if importance is not None:
-                importance = importance.unflatten(0, groups.shape[1:])
-            steps = search_steps(groups, grid, importance=importance)
+            weight = clip_weights(weight, weight_clip)
+        groups = in_groups(weight, spec.group)
+        is_searching = rounding == "search" and weight_clip is None
+        steps = search_steps(groups, grid) if is_searching else fit_weights(groups, grid)
+        if hessian is None:
+            levels = to_levels(groups, steps, grid).flatten(1)
         else:
-            steps = fit_weights(groups, grid)
-        layer.take_levels(to_levels(groups, steps, grid).flatten(1).to(torch.int8), steps.step)
+            levels = second_order_levels(weight, steps, grid, hessian)
+        layer.take_levels(levels.to(torch.int8), steps.step)
         layer.bias = None if bias is None else bias.detach().clone()
         layer._take_transform(transform)
         if activation_clip is not None:

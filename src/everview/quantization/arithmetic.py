@@ -19,6 +19,8 @@ from everview.quantization.spec import LinearSpec
 
 SHIFT = 128
 """Zero point by which signed levels become the unsigned ones that oneDNN has a kernel for."""
+EXACT_FLOAT32 = 1 << 24
+"""Whole numbers up to here are exact in float32."""
 CUDA_ROWS = 17
 """Fewest rows of `torch._int_mm` on CUDA."""
 CUDA_MULTIPLE = 8
@@ -39,7 +41,7 @@ class Arithmetic:
 
 
 REFERENCE = Arithmetic(
-    name="reference", kernel="float64 product of the levels (simulated)", is_real=False
+    name="reference", kernel="floating-point product of the levels (simulated)", is_real=False
 )
 INT8_ONEDNN = Arithmetic(
     name="int8_onednn", kernel="oneDNN uint8 x int8 -> int32, weight pre-packed", is_real=True
@@ -126,8 +128,8 @@ def pick(
     if require_real and not picked.is_real:
         told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)
         raise ConfigError(
-            f"{spec.name} can only be simulated on {device} ({told}); take another scheme, or "
-            "drop require_real"
+            f"{spec.name} can only be simulated on {device} ({told}); take bfloat16, or do not "
+            "require real integers"
         )
     return picked
 
@@ -141,10 +143,22 @@ def reference_product(
     weight: Int8[Tensor, "out n"],
     step: Float[Tensor, " out"],
 ) -> Float[Tensor, "rows out"]:
-    """The sums in float64 (exact: they stay below 2^53), in the dtype of the tokens' levels."""
-    sums = levels.double() @ weight.double().T
+    """The exact sums by floating-point numbers, in the dtype of the tokens' levels.
+
+    float64 holds all sums exactly; float32 is taken where it does so too.
+    """
     dtype = torch.float32 if levels.dtype == torch.int8 else levels.dtype
-    return sums.to(dtype) * step.to(dtype)
+    largest = _magnitude(levels) * _magnitude(weight) * levels.shape[1]
+    exact = torch.float32 if largest <= EXACT_FLOAT32 else torch.float64
+    return (levels.to(exact) @ weight.to(exact).T).to(dtype) * step.to(dtype)
+
+
+def _magnitude(levels: Tensor) -> float:
+    """The largest magnitude that occurs; NaN counts as the largest of 8 bits."""
+    if not levels.numel():
+        return 0.0
+    low, high = float(levels.min()), float(levels.max())
+    return max(-low, high) if low == low and high == high else float(SHIFT)
 
 
 class OneDnnProduct:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from everview.errors import ConfigError, InputError
 from everview.model.network import Network
 from everview.quantization.hadamard import Rotation
-from everview.quantization.sites import Site
+from everview.quantization.sites import Site, linear_of
 from everview.quantization.smoothing import ChannelMaxima
 
 FEWEST_CLIPS = 4
@@ -183,7 +183,7 @@ def _portions(network: Network, sites: Sequence[Site], most_bytes: int) -> Itera
     portion: list[Site] = []
     used = 0
     for site in sites:
-        size = 4 * int(network.get_submodule(site.name).weight.shape[1]) ** 2  # type: ignore[union-attr, index, operator]
+        size = 4 * linear_of(network, site.name).weight.shape[1] ** 2
         if portion and used + size > most_bytes:
             yield portion
             portion, used = [], 0

@@ -77,7 +77,10 @@ def stays_within_heads(transform: InputTransform, width: int, num_heads: int) ->
 
 def _into_norm(norm: nn.LayerNorm, transform: InputTransform) -> InputTransform:
     """Give a norm all that precedes the rotation; returns the rest."""
-    for vector in (transform.before, None if transform.rotation is None else transform.rotation.signs):
+    for vector in (
+        transform.before,
+        None if transform.rotation is None else transform.rotation.signs,
+    ):
         if vector is not None:
             norm.weight.data = norm.weight.data * vector.to(norm.weight)
             norm.bias.data = norm.bias.data * vector.to(norm.bias)

@@ -24,8 +24,8 @@ from everview.quantization.grids import (
     token_levels,
 )
 from everview.quantization.hadamard import Rotation
-from everview.quantization.second_order import second_order_levels
 from everview.quantization.packing import pack_nibbles, unpack_nibbles
+from everview.quantization.second_order import second_order_levels
 from everview.quantization.smoothing import InputTransform
 from everview.quantization.spec import LinearSpec
 
@@ -50,7 +50,7 @@ class QuantizedLinear(nn.Module):
     activation_clip: Tensor | None
 
     def __init__(self, in_features: int, out_features: int, spec: LinearSpec) -> None:
-        """A layer without content; see `of` and `load_state_dict`."""
+        """A layer without content; see `of`, and `file.place_empty_layers`."""
         super().__init__()
         self.in_features, self.out_features, self.spec = in_features, out_features, spec
         self.block: int | None = None
@@ -185,10 +185,12 @@ class QuantizedLinear(nn.Module):
     def forward(self, x: Float[Tensor, "*tokens n"]) -> Float[Tensor, "*tokens out"]:
         """Token by token, by the picked arithmetic."""
         rows = x.reshape(-1, self.in_features)
+        rows = rows.to(torch.promote_types(self.dtype, torch.float32))
         if self.spec.is_integer:
-            y = self._integer_rows(rows.float())
+            levels, step = self._tokens(rows)
+            y = self._rescale(self._product(levels), step)
         else:
-            y = F.linear(self.transform.of_input(rows.float()).to(self.dtype), *self._floats())
+            y = F.linear(self.transform.of_input(rows).to(self.dtype), *self._floats())
         return y.to(self.dtype).unflatten(0, x.shape[:-1])
 
     def reference(self, x: Float[Tensor, "*tokens n"]) -> Float[Tensor, "*tokens out"]:
@@ -200,10 +202,6 @@ class QuantizedLinear(nn.Module):
         levels, step = self._on_grid(rows)
         y = kernels.reference_product(levels, self.weight_levels(), self.step[:, 0])
         return self._rescale(y, step).unflatten(0, x.shape[:-1])
-
-    def _integer_rows(self, rows: Float[Tensor, "rows n"]) -> Float[Tensor, "rows out"]:
-        levels, step = self._tokens(rows)
-        return self._rescale(self._product(levels), step)
 
     def _tokens(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Levels (int8) and steps (rows 1) of the transformed tokens."""
@@ -235,6 +233,7 @@ class QuantizedLinear(nn.Module):
 
     def _rescale(self, y: Tensor, step: Tensor) -> Tensor:
         """Sums times the tokens' steps, plus bias."""
+        y = y.to(step.dtype)
         return y.mul_(step) if self.bias is None else torch.addcmul(self.bias.to(y), y, step)
 
     def _floats(self) -> tuple[Tensor, Tensor | None]:
@@ -244,13 +243,18 @@ class QuantizedLinear(nn.Module):
         return groups.mul_(self.step.to(self.dtype)[..., None]).flatten(1), bias
 
     def _apply(self, fn: Any, recurse: bool = True) -> "QuantizedLinear":  # noqa: ANN401
-        """Move to another device: kernels are picked anew there. Steps stay in float32."""
+        """Move to another device, where kernels are picked anew, or compute in another dtype.
+
+        Steps and factors stay in float32.
+        """
+        was_onednn = self._onednn is not None
         self._unpack()
         device = self.step.device
+        self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
         super()._apply(lambda tensor: _keeping_dtype(fn, tensor), recurse)
         if self.step.device != device:
             self.execute_with()
-        elif self.arithmetic is kernels.INT8_ONEDNN:
+        elif was_onednn:
             self.execute_with(self.arithmetic.name)
         return self
 

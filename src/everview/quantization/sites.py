@@ -10,7 +10,7 @@ from torch import nn
 from everview.errors import ConfigError
 from everview.model.layers.block import Block, LayerScale
 from everview.model.network import Network
-from everview.quantization.spec import FLOAT_BITS, LinearSpec
+from everview.quantization.spec import LinearSpec, parse_scheme
 
 Part = Literal["encoder", "frame", "global", "camera"]
 """Where in the network a layer is."""
@@ -81,19 +81,16 @@ def find_sites(network: Network) -> list[Site]:
 
 
 def _of_block(block: Block, name: str, part: Part) -> list[Site]:
-    at = {"part": part, "block": name}
     qkv = f"{name}.attn.qkv"
+    proj = Site(
+        name=f"{name}.attn.proj", part=part, block=name, qkv=qkv,
+        num_heads=block.attn.num_heads, layer_scale=block.ls1,
+    )  # fmt: skip
     return [
-        Site(name=qkv, norm=block.norm1, **at),
-        Site(
-            name=f"{name}.attn.proj",
-            qkv=qkv,
-            num_heads=block.attn.num_heads,
-            layer_scale=block.ls1,
-            **at,
-        ),
-        Site(name=f"{name}.mlp.fc1", norm=block.norm2, **at),
-        Site(name=f"{name}.mlp.fc2", layer_scale=block.ls2, **at),
+        Site(name=qkv, part=part, block=name, norm=block.norm1),
+        proj,
+        Site(name=f"{name}.mlp.fc1", part=part, block=name, norm=block.norm2),
+        Site(name=f"{name}.mlp.fc2", part=part, block=name, layer_scale=block.ls2),
     ]
 
 
@@ -113,8 +110,6 @@ def choose_specs(
     Raises:
         ConfigError: if a pattern fits no layer.
     """
-    from everview.quantization.spec import parse_scheme
-
     specs: dict[str, LinearSpec] = {}
     for site in sites:
         spec = scheme
@@ -139,8 +134,3 @@ def choose_specs(
             else:
                 specs[name] = parse_scheme(word)
     return specs
-
-
-def has_float_activations(spec: LinearSpec) -> bool:
-    """Whether only the weight is quantized."""
-    return spec.activation_bits == FLOAT_BITS

@@ -68,7 +68,6 @@ def quantize(
     method: str | Method | None = None,
     keep: Mapping[str, str] | None = None,
     in_place: bool = False,
-    arithmetic: str | None = None,
     require_real: bool = False,
     progress: Progress = silent,
 ) -> Network:
@@ -85,7 +84,6 @@ def quantize(
             rotation alone.
         keep: pattern of layer names -> `float` or another scheme.
         in_place: change the model instead of a copy: halves the memory.
-        arithmetic: name of the arithmetic for all layers that can use it; the fastest if None.
         require_real: refuse layers that this device can only simulate.
         progress: is told what is done, steps done, steps in all.
 
@@ -119,7 +117,7 @@ def quantize(
         num_clips=len(clips),
         keep=dict(keep or {}),
     )
-    return execute(network, arithmetic, require_real=require_real)
+    return execute(network, require_real=require_real)
 
 
 def execute(
@@ -154,6 +152,12 @@ def execute(
 def quantized_layers(network: nn.Module) -> dict[str, QuantizedLinear]:
     """Name -> layer, of all quantized ones."""
     return {n: m for n, m in network.named_modules() if isinstance(m, QuantizedLinear)}
+
+
+def set_output_dtype(network: nn.Module, dtype: torch.dtype) -> None:
+    """Let quantized layers answer in a floating-point type, in which attention then runs."""
+    for layer in quantized_layers(network).values():
+        layer.dtype = dtype
 
 
 def kernels_used(network: nn.Module) -> dict[str, dict[str, Any]]:
@@ -192,8 +196,7 @@ def _prepare(
     rotations = {}
     if "rotate" in method.order:
         rotations = {
-            site.name: _rotation(network, site, method, number)
-            for number, site in enumerate(sites)
+            site.name: _rotation(network, site, method, number) for number, site in enumerate(sites)
         }
     maxima: dict[str, Tensor] = {}
     if method.is_smoothing:
@@ -228,7 +231,7 @@ def _rotation(network: Network, site: Site, method: Method, number: int) -> Rota
     return Rotation(signs_here.to(device), rotation.block)
 
 
-def _round(  # noqa: PLR0913
+def _round(
     network: Network,
     sites: Sequence[Site],
     specs: Mapping[str, LinearSpec],

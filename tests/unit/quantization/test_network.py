@@ -1,0 +1,245 @@
+"""Whole networks: folding changes nothing, streaming equals batch, bad input is told."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from everview.errors import ConfigError, InputError
+from everview.model.network import build
+from everview.model.presets import presets
+from everview.quantization import METHODS, Method, kernels_used, quantize
+from everview.quantization.calibration import check_clips
+from everview.quantization.folding import PreparedLinear
+from everview.quantization.network import _prepare, execute, quantized_layers
+from everview.quantization.sites import choose_specs, find_sites
+from everview.quantization.spec import parse_scheme
+
+SCHEMES = ("w8a8", "w4a8", "w4a4", "w8a16", "w4a16")
+
+
+def awake(network):
+    """Values everywhere, so that every branch and every factor has a say."""
+    generator = torch.Generator().manual_seed(3)
+    for name, parameter in network.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if name.endswith("gamma"):
+            parameter.data.copy_(0.5 + 0.1 * noise)
+        elif parameter.ndim == 1:
+            parameter.data.add_(0.1 * noise)
+    return network
+
+
+def make(attention):
+    config = replace(presets["tiny"], attention=attention, track_head=None)
+    return awake(build(config, seed=1))
+
+
+@pytest.fixture(scope="module", params=["global", "causal"])
+def network(request):
+    return make(request.param)
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return list(torch.rand(4, 3, 3, 56, 84, generator=torch.Generator().manual_seed(5)))
+
+
+def outputs(network, images):
+    found = network(images)
+    return torch.cat([found.pose_encoding.flatten(), found.depth.flatten()])
+
+
+def distance(found, expected):
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Method(),
+        Method(order="rotate", rotation_width=None),
+        Method(order="rotate_smooth", rotation_width=None),
+        Method(order="rotate_smooth", stat="unrotated", rotation_width=8),
+        Method(order="smooth", with_special_tokens=True),
+        Method(order="none"),
+    ],
+    ids=lambda m: f"{m.order} {m.rotation_width}",
+)
+def test_folding_changes_nothing(network, clips, method):
+    exact = copy.deepcopy(network).double()
+    expected = outputs(exact, clips[0].double())
+    sites = find_sites(exact)
+    checked = check_clips(exact, clips)
+    _prepare(exact, sites, checked, method, lambda *_: None)
+    prepared = [m for m in exact.modules() if isinstance(m, PreparedLinear)]
+    assert len(prepared) == len(sites)
+    torch.testing.assert_close(outputs(exact, clips[0].double()), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_only_the_hadamard_product_and_one_vector_stay_online(network, clips):
+    made = quantize(network, "w8a8", clips, method="everview-nearest")
+    for name, layer in quantized_layers(made).items():
+        if name.endswith("proj"):
+            assert (layer.block, layer.before, layer.after) == (None, None, None), name
+        elif name.endswith(("fc2", "Modulation.1", "modulation.1")):
+            assert layer.before is not None, name
+            assert layer.block > 1, name
+        else:
+            assert layer.before is None, name
+            assert layer.block > 1, name
+    for block in (*made.aggregator.frame_blocks, *made.aggregator.global_blocks):
+        assert (block.ls1.gamma == 1).all()
+
+
+def test_every_projection_is_covered_and_dense_heads_are_not(network, clips):
+    made = quantize(network, "w4a8", clips, method="quarot")
+    left = {n for n, m in made.named_modules() if isinstance(m, nn.Linear)}
+    assert {n for n in left if not n.startswith(("depth_head", "point_head"))} == {
+        "camera_head.embed_pose", "camera_head.pose_branch.fc2",
+    }  # fmt: skip
+    for name, layer in quantized_layers(made).items():
+        bits = 8 if name.startswith("camera_head") else 4
+        assert layer.spec.weight_bits == bits, name
+    for part in ("depth_head", "point_head"):
+        for before, after in zip(
+            getattr(network, part).parameters(), getattr(made, part).parameters(), strict=True
+        ):
+            assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_makes_a_usable_network(network, clips, method):
+    if METHODS[method].learning_steps:
+        pytest.skip("see test_learning")
+    before = outputs(network, clips[0])
+    made = quantize(network, "w8a8", clips, method=method)
+    assert distance(outputs(made, clips[0]), before) < 0.03
+    assert torch.equal(outputs(network, clips[0]), before), "the float network is untouched"
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_scheme_works_without_calibration(network, clips, scheme):
+    made = quantize(network, scheme)
+    error = distance(outputs(made, clips[0]), outputs(network, clips[0]))
+    assert 1e-5 < error < {"w8a8": 0.03, "w8a16": 0.03}.get(scheme, 0.4)
+    assert made.quantization.scheme == scheme
+    assert sum(e["layers"] for e in kernels_used(made).values()) == len(find_sites(network))
+
+
+@pytest.mark.parametrize("scheme", ["w8a8", "w4a4", "w4a16"])
+@pytest.mark.parametrize("arithmetic", [None, "reference"])
+def test_streaming_equals_batch(clips, scheme, arithmetic):
+    """In float64, where no level sits on the edge of two."""
+    if arithmetic == "reference" and scheme == "w4a16":
+        pytest.skip("weight-only layers have one arithmetic")
+    made = quantize(make("causal"), scheme, clips, method="everview-nearest").double()
+    if arithmetic is not None:
+        execute(made, arithmetic)
+    images = torch.rand(1, 5, 3, 56, 84, dtype=torch.float64)
+    batch = made(images)
+    with made.stream("full") as stream:
+        frames = [stream.step(images[0, i]) for i in range(5)]
+    for field in ("depth", "points", "pose_encoding"):
+        streamed = torch.cat([getattr(frame, field) for frame in frames], dim=1)
+        torch.testing.assert_close(streamed, getattr(batch, field), rtol=1e-7, atol=1e-7)
+
+
+def test_two_streams_do_not_influence_each_other(clips):
+    made = quantize(make("causal"), "w8a8", clips, method="everview-nearest").double()
+    one, two = torch.rand(2, 3, 3, 56, 84, dtype=torch.float64)
+    two *= 0.01
+
+    def run(*pairs):
+        streams = [made.stream("full") for _ in pairs]
+        return [
+            torch.cat([s.step(images[i]).depth for i in range(3)]) if len(pairs) == 1 else s
+            for s, images in zip(streams, pairs, strict=True)
+        ]
+
+    alone = run(one)[0]
+    first, second = run(one, two)
+    found = []
+    for i in range(3):
+        found.append(first.step(one[i]).depth)
+        second.step(two[i])
+    assert torch.equal(torch.cat(found), alone)
+
+
+def test_integers_give_what_the_reference_gives(network, clips):
+    made = quantize(network, "w8a8", clips, method="everview-nearest")
+    fast = outputs(made, clips[1])
+    assert "reference" not in kernels_used(made)
+    plain = outputs(execute(made, "reference"), clips[1])
+    assert set(kernels_used(made)) == {"reference"}
+    quantization_error = distance(fast, outputs(network, clips[1]))
+    assert distance(fast, plain) < 0.1 * quantization_error
+
+
+def test_a_shuffled_network_would_be_noticed(network, clips):
+    made = quantize(network, "w8a8", clips, method="everview-nearest")
+    layer = execute(made, "reference").aggregator.frame_blocks[1].mlp.fc1
+    layer.step = layer.step[torch.randperm(len(layer.step))]
+    assert distance(outputs(made, clips[0]), outputs(network, clips[0])) > 0.03
+
+
+def test_second_order_rounding_has_the_smaller_error(network, clips):
+    expected = outputs(network, clips[3])
+    errors = {
+        m: distance(outputs(quantize(network, "w4a8", clips, method=m), clips[3]), expected)
+        for m in ("everview-search", "everview")
+    }
+    assert errors["everview"] < errors["everview-search"]
+
+
+def test_patterns_keep_layers_in_floats_or_other_bits(network, clips):
+    keep = {"aggregator.frame_blocks.1.*": "float", "*.mlp.fc1": "w8a8"}
+    made = quantize(network, "w4a4", clips, method="everview-nearest", keep=keep)
+    layers = quantized_layers(made)
+    assert "aggregator.frame_blocks.1.attn.qkv" not in layers
+    assert layers["aggregator.frame_blocks.0.mlp.fc1"].spec == parse_scheme("w8a8")
+    assert layers["aggregator.frame_blocks.0.mlp.fc2"].spec == parse_scheme("w4a4")
+    with pytest.raises(ConfigError, match=r"'nothing\*' fits no layer.*aggregator"):
+        choose_specs(find_sites(network), parse_scheme("w8a8"), {"nothing*": "float"})
+
+
+def test_bad_calibration_is_told(network, clips):
+    with pytest.raises(ConfigError, match="3 calibration clips are too few"):
+        quantize(network, "w8a8", clips[:3])
+    with pytest.raises(ConfigError, match="clip 3 has shape .2, 3, 56, 84., clip 0 .3,"):
+        quantize(network, "w8a8", [*clips[:3], clips[3][:2]])
+    with pytest.raises(ConfigError, match="calibration clip 2: images must be"):
+        quantize(network, "w8a8", [*clips[:2], torch.rand(3, 3, 50, 84), clips[3]])
+    with pytest.raises(InputError, match="clip 1 has values that are not finite"):
+        quantize(network, "w8a8", [clips[0], clips[1] * torch.nan, *clips[2:]])
+    with pytest.raises(ConfigError, match="needs calibration clips"):
+        quantize(network, "w8a8", method="smoothquant")
+    with pytest.raises(ConfigError, match="'magic' is unknown; use nearest"):
+        quantize(network, "w8a8", clips, method="magic")
+
+
+def test_activations_that_overflow_are_told_with_layer_and_clip(network, clips):
+    broken = copy.deepcopy(network)
+    broken.aggregator.frame_blocks[1].norm2.bias.data[3] = torch.inf
+    with pytest.raises(InputError, match=r"aggregator.frame_blocks.1.mlp.fc1, calibration clip 0"):
+        quantize(broken, "w8a8", clips)
+
+
+def test_a_quantized_network_is_not_quantized_again(network, clips):
+    with pytest.raises(ConfigError, match="quantized already .w8a8."):
+        quantize(quantize(network, "w8a8"), "w4a8")
+
+
+def test_the_same_seed_gives_the_same_integers(network, clips):
+    one, two, other = (
+        quantize(network, "w4a8", clips, method=replace(METHODS["everview"], seed=seed))
+        for seed in (0, 0, 1)
+    )
+    for name, layer in quantized_layers(one).items():
+        assert torch.equal(layer.weight_levels(), quantized_layers(two)[name].weight_levels())
+    name = "aggregator.frame_blocks.0.attn.qkv"
+    assert not torch.equal(
+        quantized_layers(one)[name].weight_levels(), quantized_layers(other)[name].weight_levels()
+    )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from everview.errors import ConfigError, InputError
 from everview.model.network import Network
 from everview.quantization.hadamard import Rotation
-from everview.quantization.sites import Site, linear_of
+from everview.quantization.sites import Site
 from everview.quantization.smoothing import ChannelMaxima
 
 FEWEST_CLIPS = 4
@@ -154,17 +154,19 @@ def input_products(
     transform_of: Callable[[Site, Tensor], Tensor],
     *,
     most_bytes: int,
+    by_block: bool = False,
 ) -> Iterator[tuple[list[Site], dict[str, Float[Tensor, "n n"]]]]:
     """Mean of x x^T over tokens, for some layers after the other so that they fit into memory.
 
     Args:
         transform_of: what happens to an input before its product is taken.
         most_bytes: that the products of one pass may take.
+        by_block: no pass goes beyond one block, so that what was done with earlier ones counts.
 
     Yields:
         Layers, in order, and their products by name.
     """
-    for chosen in _portions(network, sites, most_bytes):
+    for chosen in _portions(network, sites, most_bytes, by_block=by_block):
         products: dict[str, Tensor] = {}
 
         def take(site: Site, x: Tensor, products: dict[str, Tensor] = products) -> None:
@@ -178,13 +180,17 @@ def input_products(
         yield chosen, products
 
 
-def _portions(network: Network, sites: Sequence[Site], most_bytes: int) -> Iterator[list[Site]]:
+def _portions(
+    network: Network, sites: Sequence[Site], most_bytes: int, *, by_block: bool
+) -> Iterator[list[Site]]:
     """Consecutive layers whose products take at most so many bytes; at least one layer each."""
     portion: list[Site] = []
     used = 0
     for site in sites:
-        size = 4 * linear_of(network, site.name).weight.shape[1] ** 2
-        if portion and used + size > most_bytes:
+        weight = cast(Tensor, network.get_submodule(site.name).weight)
+        size = 4 * weight.shape[1] ** 2
+        is_new_block = by_block and bool(portion) and site.block != portion[-1].block
+        if portion and (used + size > most_bytes or is_new_block):
             yield portion
             portion, used = [], 0
         portion.append(site)

@@ -144,9 +144,9 @@ def mix(
     matrices = small_matrices(block, x.dtype, x.device)
     y = x.unflatten(-1, (-1, *(len(m) for m in matrices)))  # rows blocks f1 f2 ...
     for axis, matrix in enumerate(matrices):
-        matrix = matrix.T if is_transposed else matrix
         place = axis - len(matrices)
-        y = (y.transpose(place, -1) @ matrix).transpose(place, -1)
+        used = matrix.T if is_transposed else matrix
+        y = (y.transpose(place, -1) @ used).transpose(place, -1)
     return y.flatten(-1 - len(matrices))
 
 

@@ -1,7 +1,8 @@
 """Post-training quantization of a whole network."""
 
 import copy
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,6 +21,14 @@ from everview.quantization.calibration import (
 )
 from everview.quantization.folding import PreparedLinear, fold
 from everview.quantization.hadamard import Rotation, block_of
+from everview.quantization.learning import (
+    Call,
+    LearnableLinear,
+    learn_block,
+    make_learnable,
+    record,
+    replay,
+)
 from everview.quantization.linear import QuantizedLinear
 from everview.quantization.methods import Method, pick_method
 from everview.quantization.sites import (
@@ -29,7 +38,7 @@ from everview.quantization.sites import (
     linear_of,
     replace_linear,
 )
-from everview.quantization.smoothing import InputTransform, plan_transform
+from everview.quantization.smoothing import plan_transform
 from everview.quantization.spec import LinearSpec, parse_scheme
 
 FORMAT = 1
@@ -105,7 +114,7 @@ def quantize(
     network.eval().requires_grad_(False)
     clips = [] if calibration is None else check_clips(network, calibration)
     sites = find_sites(network)
-    specs = choose_specs(sites, spec, keep or {})
+    specs = choose_specs(network, sites, spec, keep or {})
     sites = [site for site in sites if site.name in specs]
     with torch.no_grad():
         _prepare(network, sites, clips, settings, progress)
@@ -154,9 +163,12 @@ def quantized_layers(network: nn.Module) -> dict[str, QuantizedLinear]:
     return {n: m for n, m in network.named_modules() if isinstance(m, QuantizedLinear)}
 
 
-def set_output_dtype(network: nn.Module, dtype: torch.dtype) -> None:
-    """Let quantized layers answer in a floating-point type, in which attention then runs."""
-    for layer in quantized_layers(network).values():
+def set_output_dtype(network: Network, dtype: torch.dtype) -> None:
+    """Let the aggregator's layers answer in a floating-point type, in which attention then runs.
+
+    The camera head stays in float32, as it does without quantization.
+    """
+    for layer in quantized_layers(network.aggregator).values():
         layer.dtype = dtype
 
 
@@ -240,35 +252,89 @@ def _round(
     progress: Progress,
 ) -> None:
     """Replace all prepared layers by integers."""
-
-    def rounded(site: Site, **options: Any) -> None:  # noqa: ANN401
-        prepared = network.get_submodule(site.name)
-        assert isinstance(prepared, PreparedLinear), "all sites were prepared"
-        try:
-            layer = prepared.quantized(specs[site.name], rounding=method.rounding, **options)
-        except ConfigError as error:
-            raise ConfigError(f"{site.name}: {error}") from error
-        replace_linear(network, site.name, layer)
-
-    if not method.second_order:
-        for number, site in enumerate(sites):
-            rounded(site)
-            progress("rounding", number + 1, len(sites))
+    if method.learning_steps:
+        _learn(network, sites, specs, clips, method, progress)
         return
 
-    def online(site: Site, x: Tensor) -> Tensor:
-        prepared = network.get_submodule(site.name)
-        transform = getattr(prepared, "online", InputTransform())
-        return transform.of_input(x)
+    def prepared(site: Site) -> PreparedLinear:
+        layer = network.get_submodule(site.name)
+        assert isinstance(layer, PreparedLinear), "all sites were prepared"
+        return layer
 
-    done = 0
-    found = list if method.propagate == "float" else iter
-    portions = input_products(network, sites, clips, online, most_bytes=PRODUCTS_BYTES)
-    for portion, products in found(portions):
+    def rounded(site: Site, hessian: Tensor | None) -> QuantizedLinear:
+        try:
+            return prepared(site).quantized(
+                specs[site.name], rounding=method.rounding, hessian=hessian
+            )
+        except ConfigError as error:
+            raise ConfigError(f"{site.name}: {error}") from error
+
+    is_stepwise = method.propagate == "quantized"
+    portions: Iterable[tuple[Sequence[Site], Mapping[str, Tensor]]] = [(sites, {})]
+    if method.second_order:
+        portions = input_products(
+            network, sites, clips, lambda site, x: prepared(site).online.of_input(x),
+            most_bytes=PRODUCTS_BYTES, by_block=is_stepwise,
+        )  # fmt: skip
+    waiting: dict[str, QuantizedLinear] = {}
+    for portion, products in portions:
         for site in portion:
-            rounded(site, hessian=products[site.name])
-            done += 1
-            progress("rounding", done, len(sites))
+            waiting[site.name] = rounded(site, products.get(site.name))
+            progress("rounding", len(waiting), len(sites))
+        if is_stepwise:  # else the inputs of later layers come from the network as it is
+            _place(network, waiting)
+    _place(network, waiting)
+
+
+def _place(network: Network, layers: Mapping[str, QuantizedLinear]) -> None:
+    for name, layer in layers.items():
+        replace_linear(network, name, layer)
+
+
+def _learn(
+    network: Network,
+    sites: Sequence[Site],
+    specs: Mapping[str, LinearSpec],
+    clips: Sequence[Float[Tensor, "1 s 3 H W"]],
+    method: Method,
+    progress: Progress,
+) -> None:
+    """Learn and round block after block; targets always come from the float network."""
+    exact = copy.deepcopy(network)
+    blocks = list(dict.fromkeys(site.block for site in sites))
+    for number, block in enumerate(blocks):
+        calls = record(exact, block, clips)
+        if method.propagate == "quantized":
+            inputs = record(network, block, clips)
+            calls = [
+                [dataclasses.replace(i, output=c.output) for i, c in zip(*pair, strict=True)]
+                for pair in zip(inputs, calls, strict=True)
+            ]
+        chosen = [site for site in sites if site.block == block]
+        layers = make_learnable(
+            network, chosen, dict(specs), is_smoothing_last=method.order == "rotate_smooth"
+        )
+        learn_block(network, block, layers, calls, steps=method.learning_steps)
+        if method.second_order:
+            _listen(network, block, layers, calls)
+        for site in chosen:
+            layer = layers[site.name].quantized(site, second_order=method.second_order)
+            replace_linear(network, site.name, layer)
+        progress("learning", number + 1, len(blocks))
+
+
+def _listen(
+    network: Network,
+    block: str,
+    layers: Mapping[str, LearnableLinear],
+    calls: Sequence[Sequence[Call]],
+) -> None:
+    """Let learnable layers take the products of their inputs, for second-order rounding."""
+    for layer in layers.values():
+        layer.is_listening = True
+    for of_clip in calls:
+        for call in of_clip:
+            replay(network.get_submodule(block), call)
 
 
 def _facts(network: Network, sites: Sequence[Site]) -> dict[str, dict[str, Any]]:

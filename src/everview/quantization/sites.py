@@ -1,6 +1,7 @@
 """Which linear layers of a network are quantized, and what stands before and behind them."""
 
 import fnmatch
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, cast
@@ -95,12 +96,12 @@ def _of_block(block: Block, name: str, part: Part) -> list[Site]:
 
 
 def choose_specs(
-    sites: list[Site], scheme: LinearSpec, keep: Mapping[str, str]
+    network: Network, sites: list[Site], scheme: LinearSpec, keep: Mapping[str, str]
 ) -> dict[str, LinearSpec]:
     """Name of each quantized layer -> its grids.
 
-    The camera head has at least 8 bits everywhere. A layer whose inputs do not fill the groups has
-    one step per channel.
+    The camera head has at least 8 bits everywhere. Groups that do not fill a layer's rows shrink
+    to what does.
 
     Args:
         scheme: of all layers.
@@ -133,4 +134,14 @@ def choose_specs(
                 del specs[name]
             else:
                 specs[name] = parse_scheme(word)
-    return specs
+    return {
+        name: spec
+        if spec.group is None
+        else replace(spec, group=_fitting(network, name, spec.group))
+        for name, spec in specs.items()
+    }
+
+
+def _fitting(network: Network, name: str, group: int) -> int:
+    """The largest group of at most this size that fills the rows of a layer."""
+    return math.gcd(group, linear_of(network, name).in_features)

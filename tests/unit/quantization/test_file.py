@@ -18,7 +18,14 @@ from everview.weights import load as loading
 
 @pytest.fixture(scope="module")
 def network():
-    return build(replace(presets["tiny"], attention="global", track_head=None), seed=1)
+    tiny = presets["tiny"]
+    config = replace(
+        tiny, attention="global", track_head=None, point_head=None,
+        patch_embed=replace(tiny.patch_embed, depth=1),
+        aggregator=replace(tiny.aggregator, depth=2),
+        depth_head=replace(tiny.depth_head, intermediate_layer_idx=(0, 0, 1, 1)),
+    )  # fmt: skip
+    return build(config, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +33,11 @@ def clips():
     return list(torch.rand(4, 2, 3, 56, 56, generator=torch.Generator().manual_seed(5)))
 
 
-@pytest.mark.parametrize("scheme", ["w8a8", "w4a8", "w4a4", "w8a16", "w4a16"])
-@pytest.mark.parametrize("order", ["smooth_rotate", "rotate_smooth"])
+@pytest.mark.parametrize(
+    ("scheme", "order"),
+    [("w8a8", "smooth_rotate"), ("w4a8", "rotate_smooth"), ("w4a4", "smooth_rotate"),
+     ("w8a16", "rotate"), ("w4a16", "smooth_rotate")],
+)  # fmt: skip
 def test_what_was_saved_is_what_is_loaded(network, clips, scheme, order, tmp_path):
     made = quantize(network, scheme, clips, method=Method(order=order, rotation_width=None))
     folder = everview.save(made, tmp_path / "m")
@@ -57,7 +67,7 @@ def test_the_file_has_the_computed_size(network, scheme, bytes_per_weight, tmp_p
         computed += (2 if parameter.ndim > 1 else 4) * parameter.numel()
     with safe_open(folder / "weights.safetensors", "pt") as file:
         found = sum(file.get_tensor(k).nbytes for k in file.keys())  # noqa: SIM118
-    assert found == pytest.approx(computed, rel=0.01)
+    assert found == pytest.approx(computed, rel=0.02)
 
 
 def test_float_weights_never_exist_while_loading(network, tmp_path, monkeypatch):
@@ -110,7 +120,7 @@ def test_damage_is_told(network, tmp_path):
     with pytest.raises(WeightsError, match="surprise"):
         everview.load(rewritten(surprise=1), device="cpu")
     layers = {**content["quantization"]["layers"], "aggregator.nowhere": {}}
-    with pytest.raises(WeightsError, match="layer 'aggregator.nowhere'"):
+    with pytest.raises(WeightsError, match=r"layer 'aggregator.nowhere'"):
         everview.load(rewritten(layers=layers), device="cpu")
     layers = dict(content["quantization"]["layers"])
     del layers["aggregator.frame_blocks.0.mlp.fc1"]

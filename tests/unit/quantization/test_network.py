@@ -10,9 +10,10 @@ from torch import nn
 from everview.errors import ConfigError, InputError
 from everview.model.network import build
 from everview.model.presets import presets
-from everview.quantization import METHODS, Method, kernels_used, quantize
+from everview.quantization import METHODS, Method, kernels_used, learning, quantize
 from everview.quantization.calibration import check_clips
 from everview.quantization.folding import PreparedLinear
+from everview.quantization.learning import make_learnable, record, replay
 from everview.quantization.network import _prepare, execute, quantized_layers
 from everview.quantization.sites import choose_specs, find_sites
 from everview.quantization.spec import parse_scheme
@@ -33,7 +34,13 @@ def awake(network):
 
 
 def make(attention):
-    config = replace(presets["tiny"], attention=attention, track_head=None)
+    tiny = presets["tiny"]
+    config = replace(
+        tiny, attention=attention, track_head=None, point_head=None,
+        patch_embed=replace(tiny.patch_embed, depth=1),
+        aggregator=replace(tiny.aggregator, depth=2),
+        depth_head=replace(tiny.depth_head, intermediate_layer_idx=(0, 0, 1, 1)),
+    )  # fmt: skip
     return awake(build(config, seed=1))
 
 
@@ -48,8 +55,11 @@ def clips():
 
 
 def outputs(network, images):
-    found = network(images)
-    return torch.cat([found.pose_encoding.flatten(), found.depth.flatten()])
+    """Tokens of the last layer and poses, each of norm 1."""
+    with torch.no_grad():
+        tokens = network.aggregator(images[None])[network.config.aggregator.depth - 1]
+        poses = network.camera_head(tokens[:, :, 0])
+    return torch.cat([tokens.flatten() / tokens.norm(), poses.flatten() / poses.norm()])
 
 
 def distance(found, expected):
@@ -84,7 +94,7 @@ def test_only_the_hadamard_product_and_one_vector_stay_online(network, clips):
     for name, layer in quantized_layers(made).items():
         if name.endswith("proj"):
             assert (layer.block, layer.before, layer.after) == (None, None, None), name
-        elif name.endswith(("fc2", "Modulation.1", "modulation.1")):
+        elif name.endswith(("fc2", "modulation.1")):
             assert layer.before is not None, name
             assert layer.block > 1, name
         else:
@@ -97,26 +107,22 @@ def test_only_the_hadamard_product_and_one_vector_stay_online(network, clips):
 def test_every_projection_is_covered_and_dense_heads_are_not(network, clips):
     made = quantize(network, "w4a8", clips, method="quarot")
     left = {n for n, m in made.named_modules() if isinstance(m, nn.Linear)}
-    assert {n for n in left if not n.startswith(("depth_head", "point_head"))} == {
+    assert {n for n in left if not n.startswith("depth_head")} == {
         "camera_head.embed_pose", "camera_head.pose_branch.fc2",
     }  # fmt: skip
     for name, layer in quantized_layers(made).items():
         bits = 8 if name.startswith("camera_head") else 4
         assert layer.spec.weight_bits == bits, name
-    for part in ("depth_head", "point_head"):
-        for before, after in zip(
-            getattr(network, part).parameters(), getattr(made, part).parameters(), strict=True
-        ):
-            assert torch.equal(before, after)
+    heads = zip(network.depth_head.parameters(), made.depth_head.parameters(), strict=True)
+    assert all(torch.equal(before, after) for before, after in heads)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_makes_a_usable_network(network, clips, method):
-    if METHODS[method].learning_steps:
-        pytest.skip("see test_learning")
+@pytest.mark.parametrize("method", [m for m in METHODS if not METHODS[m].learning_steps])
+def test_every_method_makes_a_usable_network(clips, method):
+    network = make("causal")
     before = outputs(network, clips[0])
     made = quantize(network, "w8a8", clips, method=method)
-    assert distance(outputs(made, clips[0]), before) < 0.03
+    assert distance(outputs(made, clips[0]), before) < 0.01
     assert torch.equal(outputs(network, clips[0]), before), "the float network is untouched"
 
 
@@ -124,7 +130,7 @@ def test_every_method_makes_a_usable_network(network, clips, method):
 def test_every_scheme_works_without_calibration(network, clips, scheme):
     made = quantize(network, scheme)
     error = distance(outputs(made, clips[0]), outputs(network, clips[0]))
-    assert 1e-5 < error < {"w8a8": 0.03, "w8a16": 0.03}.get(scheme, 0.4)
+    assert 1e-3 < error < {"w8a8": 0.01, "w8a16": 0.01}.get(scheme, 0.15)
     assert made.quantization.scheme == scheme
     assert sum(e["layers"] for e in kernels_used(made).values()) == len(find_sites(network))
 
@@ -142,7 +148,7 @@ def test_streaming_equals_batch(clips, scheme, arithmetic):
     batch = made(images)
     with made.stream("full") as stream:
         frames = [stream.step(images[0, i]) for i in range(5)]
-    for field in ("depth", "points", "pose_encoding"):
+    for field in ("depth", "pose_encoding"):
         streamed = torch.cat([getattr(frame, field) for frame in frames], dim=1)
         torch.testing.assert_close(streamed, getattr(batch, field), rtol=1e-7, atol=1e-7)
 
@@ -182,7 +188,7 @@ def test_a_shuffled_network_would_be_noticed(network, clips):
     made = quantize(network, "w8a8", clips, method="everview-nearest")
     layer = execute(made, "reference").aggregator.frame_blocks[1].mlp.fc1
     layer.step = layer.step[torch.randperm(len(layer.step))]
-    assert distance(outputs(made, clips[0]), outputs(network, clips[0])) > 0.03
+    assert distance(outputs(made, clips[0]), outputs(network, clips[0])) > 0.02
 
 
 def test_second_order_rounding_has_the_smaller_error(network, clips):
@@ -202,13 +208,13 @@ def test_patterns_keep_layers_in_floats_or_other_bits(network, clips):
     assert layers["aggregator.frame_blocks.0.mlp.fc1"].spec == parse_scheme("w8a8")
     assert layers["aggregator.frame_blocks.0.mlp.fc2"].spec == parse_scheme("w4a4")
     with pytest.raises(ConfigError, match=r"'nothing\*' fits no layer.*aggregator"):
-        choose_specs(find_sites(network), parse_scheme("w8a8"), {"nothing*": "float"})
+        choose_specs(network, find_sites(network), parse_scheme("w8a8"), {"nothing*": "float"})
 
 
 def test_bad_calibration_is_told(network, clips):
     with pytest.raises(ConfigError, match="3 calibration clips are too few"):
         quantize(network, "w8a8", clips[:3])
-    with pytest.raises(ConfigError, match="clip 3 has shape .2, 3, 56, 84., clip 0 .3,"):
+    with pytest.raises(ConfigError, match=r"clip 3 has shape .2, 3, 56, 84., clip 0 .3,"):
         quantize(network, "w8a8", [*clips[:3], clips[3][:2]])
     with pytest.raises(ConfigError, match="calibration clip 2: images must be"):
         quantize(network, "w8a8", [*clips[:2], torch.rand(3, 3, 50, 84), clips[3]])
@@ -228,11 +234,12 @@ def test_activations_that_overflow_are_told_with_layer_and_clip(network, clips):
 
 
 def test_a_quantized_network_is_not_quantized_again(network, clips):
-    with pytest.raises(ConfigError, match="quantized already .w8a8."):
+    with pytest.raises(ConfigError, match=r"quantized already .w8a8."):
         quantize(quantize(network, "w8a8"), "w4a8")
 
 
-def test_the_same_seed_gives_the_same_integers(network, clips):
+def test_the_same_seed_gives_the_same_integers(clips):
+    network = make("causal")
     one, two, other = (
         quantize(network, "w4a8", clips, method=replace(METHODS["everview"], seed=seed))
         for seed in (0, 0, 1)
@@ -243,3 +250,55 @@ def test_the_same_seed_gives_the_same_integers(network, clips):
     assert not torch.equal(
         quantized_layers(one)[name].weight_levels(), quantized_layers(other)[name].weight_levels()
     )
+
+
+@pytest.mark.parametrize(
+    ("order", "propagate"),
+    [
+        ("rotate_smooth", "float"),
+        pytest.param("smooth_rotate", "quantized", marks=pytest.mark.slow),
+        pytest.param("smooth_rotate", "float", marks=pytest.mark.slow),
+    ],
+)
+def test_learning_makes_the_error_smaller(clips, order, propagate):
+    network = make("causal")
+    plain = Method(order=order, rounding="nearest", propagate=propagate)
+    learnt = replace(plain, learning_steps=12)
+    expected = [outputs(network, clip) for clip in clips]
+
+    def error(method):
+        made = quantize(network, "w4a4", clips, method=method)
+        return sum(distance(outputs(made, c), e) for c, e in zip(clips, expected, strict=True))
+
+    assert error(learnt) < error(plain)
+
+
+@pytest.mark.parametrize("order", ["smooth_rotate", "rotate_smooth"])
+def test_learnable_factors_leave_the_function_as_it_is(network, clips, order, monkeypatch):
+    """Without rounding and clipping, in float64: whatever is learnt is undone by the weight."""
+    monkeypatch.setattr(learning, "on_grid", lambda x, steps, grid: x)
+    exact = copy.deepcopy(network).double()
+    images = clips[0].double()
+    expected = outputs(exact, images)
+    sites = find_sites(exact)
+    _prepare(exact, sites, check_clips(exact, clips), Method(order=order), lambda *_: None)
+    specs = choose_specs(exact, sites, parse_scheme("w8a8"), {})
+    layers = make_learnable(exact, sites, specs, is_smoothing_last=order == "rotate_smooth")
+    for layer in layers.values():
+        layer.clip_weight.data.fill_(50)
+        layer.clip_tokens.data.fill_(50)
+        if layer.log_factors is not None:
+            layer.log_factors.data.normal_()
+    torch.testing.assert_close(outputs(exact, images), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_global_blocks_are_calibrated_with_attention_across_frames(network, clips):
+    calls = record(network, "aggregator.global_blocks.1", check_clips(network, clips[:4]))
+    tokens = calls[0][0].arguments[0]
+    frames, patches = len(clips[0]), (56 // 14) * (84 // 14) + 5
+    assert tokens.shape == (1, frames * patches, 32)
+    assert {c.method for c in calls[0]} == {
+        "causal" if network.config.attention == "causal" else "forward"
+    }
+    again = replay(network.get_submodule("aggregator.global_blocks.1"), calls[0][0])
+    torch.testing.assert_close(again, calls[0][0].output)

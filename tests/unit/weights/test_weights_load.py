@@ -135,7 +135,7 @@ def test_a_model_of_floats_is_quantized_while_loading(precision, folder, tiny, c
 
 def test_without_integer_units_int8_is_refused(folder, monkeypatch):
     monkeypatch.setattr(arithmetic, "has_integer_units", lambda: False)
-    with pytest.raises(ConfigError, match="w8a8 can only be simulated on cpu.*bfloat16"):
+    with pytest.raises(ConfigError, match=r"w8a8 can only be simulated on cpu.*bfloat16"):
         load(folder, device="cpu", precision="int8")
 
 

@@ -7,10 +7,13 @@ from typing import Any, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from everview.errors import ConfigError, InputError
+from everview.model.layers.block import Block
 from everview.model.network import Network
 from everview.quantization.hadamard import Rotation
+from everview.quantization.sampling import frame_correlations
 from everview.quantization.sites import Site
 from everview.quantization.smoothing import ChannelMaxima
 
@@ -145,6 +148,56 @@ def activation_maxima(
             run_tokens(network, images)
         progress("statistics", number + 1, len(clips))
     return {name: found.value for name, found in maxima.items() if found.value is not None}
+
+
+DEEP_PAIRS = 4
+"""Pairs of blocks, the last ones, whose inputs tell whether a clip is unusual."""
+POOLED = 2
+"""Channels and tokens that are averaged for the vector of a clip."""
+
+
+def survey_clips(
+    network: Network, clips: Sequence[Float[Tensor, "1 s 3 H W"]], *, progress: Progress = silent
+) -> tuple[Float[Tensor, "clips l"], Float[Tensor, "clips l"], Float[Tensor, "clips others"]]:
+    """What `sampling.select_clips` chooses by: moments of deep inputs, and frame correlations.
+
+    Source: design in docs/quantization.md; QuantVGGT Sec. 3.3 with the published code's features.
+
+    Returns:
+        Mean and variance of the inputs of the last pairs' frame and global blocks; cosine of every
+        later frame to the first, by pooled tokens of the last layer.
+    """
+    agg = network.aggregator
+    norms = [
+        block.norm1
+        for pair in zip(agg.frame_blocks, agg.global_blocks, strict=True)
+        for block in cast(tuple[Block, Block], pair)
+    ][-2 * DEEP_PAIRS :]
+    means, variances, correlations = [], [], []
+    for number, images in enumerate(clips):
+        moments: list[Tensor] = []
+
+        def take(_module: nn.Module, inputs: tuple[Tensor, ...], to: list[Tensor] = moments) -> None:
+            to.append(torch.stack([inputs[0].double().mean(), inputs[0].double().var()]))
+
+        handles = [norm.register_forward_pre_hook(take) for norm in norms]
+        with torch.no_grad(), network.own_precision():
+            tokens = agg(images)[network.config.aggregator.depth - 1]
+        for handle in handles:
+            handle.remove()
+        found = torch.stack(moments)
+        means.append(found[:, 0])
+        variances.append(found[:, 1])
+        correlations.append(frame_correlations(_pooled(tokens, agg.num_special))[0])
+        progress("survey", number + 1, len(clips))
+    return torch.stack(means), torch.stack(variances), torch.stack(correlations)
+
+
+def _pooled(tokens: Float[Tensor, "1 s p c"], special: int) -> Float[Tensor, "1 s q d"]:
+    """Channels and patch tokens averaged in twos; special tokens stay apart."""
+    tokens = F.avg_pool1d(tokens.float().flatten(0, 1), POOLED)  # s p d
+    patches = F.avg_pool1d(tokens[:, special:].transpose(1, 2), POOLED).transpose(1, 2)
+    return torch.cat([tokens[:, :special], patches], dim=1)[None]
 
 
 def input_products(

@@ -22,7 +22,7 @@ class Method:
     """Whose maxima `rotate_smooth` uses: the paper's (rotated) or the code's (unrotated)."""
     alpha: float = 0.5
     """Share of the difficulty that smoothing moves into the weight."""
-    rotation_width: int | None = 64
+    rotation_width: int | None = 32
     """Channels that are mixed at most; None: all of them."""
     with_special_tokens: bool = False
     """Whether camera and register tokens count in the statistic, which they dominate."""
@@ -74,6 +74,7 @@ METHODS: MappingProxyType[str, Method] = MappingProxyType(
         "quantvggt-code-initial": replace(_PAPER, stat="unrotated"),
         "quantvggt-code": replace(_PAPER, stat="unrotated", learning_steps=EPOCHS * CLIPS),
         "everview": Method(second_order=True),
+        "everview-64": Method(second_order=True, rotation_width=64),
         "everview-nearest": Method(rounding="nearest"),
         "everview-search": Method(),
         "everview-learned": Method(learning_steps=EPOCHS * CLIPS),

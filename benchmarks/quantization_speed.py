@@ -64,9 +64,13 @@ def main() -> int:
         "ratios": _ratios(_with_sums(times)),
         "ratios_of_fastest": _ratios(_with_sums(fastest)),
     }  # fmt: skip
-    out_file = options.out or ROOT / "benchmarks/results" / f"quantization_speed_t{options.threads}.json"
+    out_file = (
+        options.out or ROOT / "benchmarks/results" / f"quantization_speed_t{options.threads}.json"
+    )
     out_file.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps({k: result[k] for k in ("ms_median", "ratios", "ratios_of_fastest")}, indent=1))
+    print(
+        json.dumps({k: result[k] for k in ("ms_median", "ratios", "ratios_of_fastest")}, indent=1)
+    )
     return 0
 
 

@@ -24,6 +24,7 @@ VERBS = {
     "distill": ("everview.cli.distill", "Distill"),
     "world": ("everview.cli.world", "World"),
     "data": ("everview.cli.data", "Data"),
+    "quantize": ("everview.cli.quantize", "Quantize"),
 }
 """Verb -> module and dataclass. The modules import torch only when they run."""
 
@@ -32,7 +33,7 @@ SUBVERBS = {
 }
 """Two words -> module and dataclass, for what has options of its own."""
 
-LATER = ("view", "export", "plan", "quantize", "batch", "serve")
+LATER = ("view", "export", "plan", "batch", "serve")
 """Verbs that are planned; whoever read of one shall not think it was mistyped."""
 
 UNEXPECTED = 1

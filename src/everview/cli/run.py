@@ -50,7 +50,7 @@ class Run:
     memory_limit: Annotated[str | None, tyro.conf.arg(metavar="BYTES")] = None
     """Most that the stream's past may take, such as 6GB; a run that would need more is refused."""
     precision: Annotated[str, tyro.conf.arg(metavar="PRECISION")] = "auto"
-    """float32, bfloat16 or float16; auto is float32 on a CPU and bfloat16 on CUDA."""
+    """float32, bfloat16, float16, int8 or int4; auto is float32 on a CPU and bfloat16 on CUDA."""
     device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "auto"
     """cpu, cuda, cuda:1, mps; auto takes the fastest there is."""
     every: Annotated[int, tyro.conf.arg(metavar="N")] = 1

@@ -21,6 +21,8 @@ SHIFT = 128
 """Zero point by which signed levels become the unsigned ones that oneDNN has a kernel for."""
 EXACT_FLOAT32 = 1 << 24
 """Whole numbers up to here are exact in float32."""
+SUMS_AT_ONCE = 256
+"""Rows whose integer sums are converted together on a CPU: they stay in its cache."""
 CUDA_ROWS = 17
 """Fewest rows of `torch._int_mm` on CUDA."""
 CUDA_MULTIPLE = 8
@@ -195,7 +197,13 @@ def integer_product(
     """The product by `torch._int_mm`; on CUDA with rows and widths filled up to what it wants."""
     if levels.device.type == "cuda":
         return padded_sums(levels, weight).float().mul_(step)
-    return torch._int_mm(levels, weight.T).float().mul_(step)
+    if len(levels) <= SUMS_AT_ONCE:
+        return torch._int_mm(levels, weight.T).float().mul_(step)
+    result = torch.empty(len(levels), len(weight), dtype=torch.float32, device=levels.device)
+    for i in range(0, len(levels), SUMS_AT_ONCE):
+        part = slice(i, i + SUMS_AT_ONCE)
+        torch.mul(torch._int_mm(levels[part], weight.T), step, out=result[part])
+    return result
 
 
 def padded_sums(levels: Int8[Tensor, "rows n"], weight: Int8[Tensor, "out n"]) -> Tensor:

@@ -177,7 +177,9 @@ def survey_clips(
     for number, images in enumerate(clips):
         moments: list[Tensor] = []
 
-        def take(_module: nn.Module, inputs: tuple[Tensor, ...], to: list[Tensor] = moments) -> None:
+        def take(
+            _module: nn.Module, inputs: tuple[Tensor, ...], to: list[Tensor] = moments
+        ) -> None:
             to.append(torch.stack([inputs[0].double().mean(), inputs[0].double().var()]))
 
         handles = [norm.register_forward_pre_hook(take) for norm in norms]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from everview.errors import ConfigError
 from everview.model.network import Network
@@ -17,6 +18,8 @@ from everview.quantization.calibration import (
     activation_maxima,
     check_clips,
     input_products,
+    listening,
+    run_tokens,
     silent,
 )
 from everview.quantization.folding import PreparedLinear, fold
@@ -56,7 +59,8 @@ class Quantization:
     method: Mapping[str, Any]
     """Settings of the method, by name."""
     layers: Mapping[str, Mapping[str, Any]]
-    """Name of each quantized layer -> `weight_bits`, `activation_bits`, `group`, `block`."""
+    """Name of each quantized layer -> `weight_bits`, `activation_bits`, `group`, `block` of the
+    online rotation and, where it was measured, the relative `error` of its output."""
     num_clips: int
     """Clips of the calibration."""
     keep: Mapping[str, str] = field(default_factory=dict)
@@ -118,11 +122,11 @@ def quantize(
     sites = [site for site in sites if site.name in specs]
     with torch.no_grad():
         _prepare(network, sites, clips, settings, progress)
-        _round(network, sites, specs, clips, settings, progress)
+        errors = _round(network, sites, specs, clips, settings, progress)
     network.quantization = Quantization(
         scheme=spec.name,
         method=asdict(settings),
-        layers=_facts(network, sites),
+        layers=_facts(network, sites, errors),
         num_clips=len(clips),
         keep=dict(keep or {}),
     )
@@ -250,11 +254,11 @@ def _round(
     clips: Sequence[Float[Tensor, "1 s 3 H W"]],
     method: Method,
     progress: Progress,
-) -> None:
-    """Replace all prepared layers by integers."""
+) -> dict[str, float]:
+    """Replace all prepared layers by integers; returns errors of their outputs, where measured."""
     if method.learning_steps:
         _learn(network, sites, specs, clips, method, progress)
-        return
+        return {}
 
     def prepared(site: Site) -> PreparedLinear:
         layer = network.get_submodule(site.name)
@@ -283,7 +287,34 @@ def _round(
             progress("rounding", len(waiting), len(sites))
         if is_stepwise:  # else the inputs of later layers come from the network as it is
             _place(network, waiting)
+    errors = {} if is_stepwise or not clips else _output_errors(network, sites, waiting, clips[0])
     _place(network, waiting)
+    return errors
+
+
+def _output_errors(
+    network: Network,
+    sites: Sequence[Site],
+    layers: Mapping[str, QuantizedLinear],
+    images: Float[Tensor, "1 s 3 H W"],
+) -> dict[str, float]:
+    """Relative error of each layer's output, bias aside, on what the float network gives it."""
+    squares: dict[str, tuple[float, float]] = {}
+
+    def take(site: Site, x: Tensor) -> None:
+        prepared = network.get_submodule(site.name)
+        assert isinstance(prepared, PreparedLinear), "not yet replaced"
+        exact = F.linear(prepared.online.of_input(x), prepared.weight, prepared.bias)
+        off = layers[site.name].reference(x) - exact
+        error, size = squares.get(site.name, (0.0, 0.0))
+        said = exact if prepared.bias is None else exact - prepared.bias  # a bias is always right
+        squares[site.name] = (
+            error + float(off.square().sum()), size + float(said.square().sum())
+        )  # fmt: skip
+
+    with listening(network, sites, take):
+        run_tokens(network, images)
+    return {name: (error / max(size, 1e-30)) ** 0.5 for name, (error, size) in squares.items()}
 
 
 def _place(network: Network, layers: Mapping[str, QuantizedLinear]) -> None:
@@ -337,11 +368,15 @@ def _listen(
             replay(network.get_submodule(block), call)
 
 
-def _facts(network: Network, sites: Sequence[Site]) -> dict[str, dict[str, Any]]:
+def _facts(
+    network: Network, sites: Sequence[Site], errors: Mapping[str, float]
+) -> dict[str, dict[str, Any]]:
     """What a file says of each layer beside its tensors."""
     facts = {}
     for site in sites:
         layer = network.get_submodule(site.name)
         assert isinstance(layer, QuantizedLinear), "all sites were rounded"
         facts[site.name] = {**asdict(layer.spec), "block": layer.block}
+        if site.name in errors:
+            facts[site.name]["error"] = float(f"{errors[site.name]:.3g}")
     return facts

@@ -59,10 +59,14 @@ class Quantize:
     def run(self) -> int:
         """Return the exit code."""
         from everview.quantization import quantize
+        from everview.quantization.methods import pick_method
+        from everview.quantization.spec import parse_scheme
         from everview.weights.load import load
         from everview.weights.save import save
 
         keep = self._keep()
+        parse_scheme(self.scheme)  # wrong words are told before a large model is loaded
+        pick_method(self.method or "everview")
         if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
             raise ConfigError(f"{self.out} is not empty; name a new folder with -o")
         if self.held_out < 1:

@@ -43,26 +43,28 @@ FIRST_SEED = 10_000_000
 """Of the held-out clips, as in `everview eval procedural`."""
 AT_ONCE = 4
 """Clips that go through a network together."""
-INTEGER = (
-    "everview", "nearest", "quarot", "smoothquant", "quantvggt-initial", "quantvggt-code-initial",
-    "gptq", "everview-search", "everview-nearest", "everview-64",
+FIELD = (
+    "everview", "nearest", "quarot", "quantvggt-initial", "gptq", "everview-search", "smoothquant",
+    "quantvggt-code-initial",
 )  # fmt: skip
 METHODS_PART = (
-    *(f"w4a8:{m}" for m in INTEGER),
-    *(f"w4a4:{m}" for m in INTEGER),
-    "w8a8:everview", "w8a8:nearest", "w8a8:quarot", "w8a8:smoothquant", "w8a8:quantvggt-initial",
-    "w8a8:everview-search", "w8a8:uncalibrated", "w4a8:uncalibrated",
-    "w4a16:everview", "w4a16:nearest", "w8a16:nearest",
-    "w4a4:everview-full", "w4a4:quantvggt", "w4a4:everview-learned", "w4a8:everview-full",
+    *(f"{scheme}:{method}" for method in FIELD[:4] for scheme in ("w8a8", "w4a8", "w4a4")),
+    *(f"{scheme}:{method}" for method in FIELD[4:] for scheme in ("w4a8", "w4a4")),
+    "w8a8:uncalibrated", "w4a4:everview-full", "w4a4:quantvggt", "w4a16:everview", "w4a16:nearest",
+    "w8a16:nearest", "w4a4:everview-64", "w4a8:everview-full", "w4a4:everview-learned",
 )  # fmt: skip
 OUTLIERS_PART = tuple(
-    f"{scheme}:{m}"
-    for scheme in ("w8a8", "w4a8", "w4a4")
-    for m in ("everview", "everview-search", "nearest", "quarot", "smoothquant",
-              "quantvggt-initial", "quantvggt-code-initial")
+    f"{scheme}:{method}"
+    for scheme in ("w4a4", "w8a8")
+    for method in ("everview", "nearest", "quarot", "smoothquant", "quantvggt-initial",
+                   "quantvggt-code-initial", "everview-search")
 )  # fmt: skip
-CHOICES = ("random", "filter", "cluster", "nfds")
+CHOICES = ("random", "nfds", "filter", "cluster")
 SCORES = ("auc30", "auc5", "delta1", "abs_rel", "rotation_degrees", "direction_degrees")
+"""Against the truth."""
+DEVIATIONS = ("depth_off", "rotation_off_degrees", "translation_off")
+"""Against the float network: mean |difference| / depth; rotation of cameras; distance of their
+centres over their mean distance from the first one."""
 
 
 def main() -> int:
@@ -74,8 +76,9 @@ def main() -> int:
         network = with_outliers(network)
     clips = _held_out(network, options)
     result = _begun(options, network)
+    exact = _shown(network, clips)
     if "float" not in result["runs"]:
-        result["runs"]["float"] = {"scores": _scores(network, clips)}
+        result["runs"]["float"] = {"scores": _scores(exact, clips)}
         _write(options.out, result)
     pool = _calibration(network, options)
     for name in options.only or _wanted(options.part):
@@ -85,11 +88,15 @@ def main() -> int:
         made = _made(network, name, pool, options)
         seconds = time.perf_counter() - started
         run = {"seconds_to_quantize": round(seconds, 1), "kernels": kernels_used(made)}
-        run["scores"] = _scores(made, clips)
+        found = _shown(made, clips)
+        run["scores"] = _scores(found, clips)
+        off = [_deviation(a, b) for a, b in zip(found, exact, strict=True)]
+        run["off"] = {name: statistics_of([row[name] for row in off]) for name in DEVIATIONS}
         run["against_float"] = _against(run["scores"], result["runs"]["float"]["scores"])
         result["runs"][name] = run
         _write(options.out, result)
-        print(name, {k: v["ratio"] for k, v in run["against_float"].items()}, flush=True)
+        shown = {k: v["ratio"] for k, v in run["against_float"].items()}
+        print(name, shown, {k: round(v["mean"], 5) for k, v in run["off"].items()}, flush=True)
     return 0
 
 
@@ -109,8 +116,8 @@ def _options() -> argparse.Namespace:
     if options.part == "sampling" and not options.only:
         options.only = [
             f"w4a4:everview-search:{choice}:{draw}"
-            for draw in range(options.draws)
             for choice in CHOICES
+            for draw in range(options.draws)
         ]
     if options.out is None:
         options.out = ROOT / "benchmarks/results" / f"quantization_{options.part}.json"
@@ -195,20 +202,43 @@ def _survey(network: Network, pool: list[Tensor]) -> tuple[Tensor, Tensor, Tenso
     return _SURVEYED[0]
 
 
-def _scores(network: Network, clips: list[WorldSequence]) -> dict[str, list[float | None]]:
-    """Score -> value of each clip."""
-    rows: list[dict[str, float]] = []
+Shown = tuple[Tensor, Tensor]
+"""Depth (s H W) and poses (s 3 4) of one clip."""
+
+
+def _shown(network: Network, clips: list[WorldSequence]) -> list[Shown]:
+    """What a network says of each clip."""
+    results: list[Shown] = []
     for start in range(0, len(clips), AT_ONCE):
         some = clips[start : start + AT_ONCE]
         found = network(torch.stack([clip.images for clip in some]))
-        poses = found.world_from_camera
-        for i, clip in enumerate(some):
-            errors = depth_errors(found.depth[i], clip.depth, mask=clip.valid)
-            cameras = camera_scores(poses[i], world_truth(clip))
-            rows.append({**cameras, "delta1": errors.delta1, "abs_rel": errors.abs_rel})
+        results += zip(torch.as_tensor(found.depth), found.world_from_camera, strict=True)
+    return results
+
+
+def _scores(shown: list[Shown], clips: list[WorldSequence]) -> dict[str, list[float | None]]:
+    """Score -> value of each clip."""
+    rows: list[dict[str, float]] = []
+    for (depth, poses), clip in zip(shown, clips, strict=True):
+        errors = depth_errors(depth, clip.depth, mask=clip.valid)
+        cameras = camera_scores(poses, world_truth(clip))
+        rows.append({**cameras, "delta1": errors.delta1, "abs_rel": errors.abs_rel})
     return {
         score: [None if row[score] != row[score] else round(row[score], 7) for row in rows]
         for score in SCORES
+    }
+
+
+def _deviation(found: Shown, exact: Shown) -> dict[str, float]:
+    """How far a clip's predictions are from the float network's."""
+    relative = found[1][:, :3, :3].transpose(1, 2) @ exact[1][:, :3, :3]
+    cosine = (relative.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
+    centres, others = exact[1][:, :3, 3], found[1][:, :3, 3]
+    return {
+        "depth_off": float(((found[0] - exact[0]).abs() / exact[0]).mean()),
+        "rotation_off_degrees": float(torch.rad2deg(cosine.clamp(-1, 1).acos()).mean()),
+        "translation_off": float((others - centres).norm(dim=-1).mean())
+        / float((centres[1:] - centres[0]).norm(dim=-1).mean()),
     }
 
 

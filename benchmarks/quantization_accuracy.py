@@ -4,9 +4,9 @@ python -P benchmarks/quantization_accuracy.py [--part methods|outliers|sampling]
                                               [--frames 4] [--only SCHEME:METHOD ...] [-o FILE]
 
 Calibration clips come from the seeds of training, evaluation clips from the held-out ones. Each
-clip is shown to the float network and to every quantized one (a later call may show fewer); ratios of means come with 95 %
-intervals under resampling of clips. Results are added to the file as they come, and what is in it
-is not done again.
+clip is shown to the float network and to every quantized one (a later call may show fewer); ratios
+of means come with 95 % intervals under resampling of clips. Results are added to the file as they
+come, and what is in it is not done again.
 
 `methods`   every method of the field at several bits, on the bundled model
 `outliers`  the same on a copy whose channels were rescaled by heavy-tailed factors; its function is
@@ -245,7 +245,10 @@ def _deviation(found: Shown, exact: Shown) -> dict[str, float]:
 def _against(
     ours: dict[str, list[float | None]], floats: dict[str, list[float | None]]
 ) -> dict[str, Any]:
-    """Ratio of the means on clips that both have (the first ones, if ours are fewer), with its interval, and the paired difference."""
+    """Ratio of the means with its interval, and the paired difference.
+
+    Of clips that both have: the first ones, if ours are fewer.
+    """
     compared = {}
     for score in SCORES:
         pairs = [

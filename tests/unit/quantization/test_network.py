@@ -44,8 +44,14 @@ def make(attention):
     return awake(build(config, seed=1))
 
 
+@pytest.fixture(scope="module")
+def network():
+    return make("causal")
+
+
 @pytest.fixture(scope="module", params=["global", "causal"])
-def network(request):
+def either(request):
+    """Both networks, where the difference can matter."""
     return make(request.param)
 
 
@@ -78,8 +84,8 @@ def distance(found, expected):
     ],
     ids=lambda m: f"{m.order} {m.rotation_width}",
 )
-def test_folding_changes_nothing(network, clips, method):
-    exact = copy.deepcopy(network).double()
+def test_folding_changes_nothing(either, clips, method):
+    exact = copy.deepcopy(either).double()
     expected = outputs(exact, clips[0].double())
     sites = find_sites(exact)
     checked = check_clips(exact, clips)
@@ -118,8 +124,7 @@ def test_every_projection_is_covered_and_dense_heads_are_not(network, clips):
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if not METHODS[m].learning_steps])
-def test_every_method_makes_a_usable_network(clips, method):
-    network = make("causal")
+def test_every_method_makes_a_usable_network(network, clips, method):
     before = outputs(network, clips[0])
     made = quantize(network, "w8a8", clips, method=method)
     assert distance(outputs(made, clips[0]), before) < 0.01
@@ -127,12 +132,12 @@ def test_every_method_makes_a_usable_network(clips, method):
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_every_scheme_works_without_calibration(network, clips, scheme):
-    made = quantize(network, scheme)
-    error = distance(outputs(made, clips[0]), outputs(network, clips[0]))
+def test_every_scheme_works_without_calibration(either, clips, scheme):
+    made = quantize(either, scheme)
+    error = distance(outputs(made, clips[0]), outputs(either, clips[0]))
     assert 1e-3 < error < {"w8a8": 0.01, "w8a16": 0.01}.get(scheme, 0.15)
     assert made.quantization.scheme == scheme
-    assert sum(e["layers"] for e in kernels_used(made).values()) == len(find_sites(network))
+    assert sum(e["layers"] for e in kernels_used(made).values()) == len(find_sites(either))
 
 
 @pytest.mark.parametrize("scheme", ["w8a8", "w4a4", "w4a16"])
@@ -174,13 +179,13 @@ def test_two_streams_do_not_influence_each_other(clips):
     assert torch.equal(torch.cat(found), alone)
 
 
-def test_integers_give_what_the_reference_gives(network, clips):
-    made = quantize(network, "w8a8", clips, method="everview-nearest")
+def test_integers_give_what_the_reference_gives(either, clips):
+    made = quantize(either, "w8a8", clips, method="everview-nearest")
     fast = outputs(made, clips[1])
     assert "reference" not in kernels_used(made)
     plain = outputs(execute(made, "reference"), clips[1])
     assert set(kernels_used(made)) == {"reference"}
-    quantization_error = distance(fast, outputs(network, clips[1]))
+    quantization_error = distance(fast, outputs(either, clips[1]))
     assert distance(fast, plain) < 0.1 * quantization_error
 
 
@@ -238,8 +243,7 @@ def test_a_quantized_network_is_not_quantized_again(network, clips):
         quantize(quantize(network, "w8a8"), "w4a8")
 
 
-def test_the_same_seed_gives_the_same_integers(clips):
-    network = make("causal")
+def test_the_same_seed_gives_the_same_integers(network, clips):
     one, two, other = (
         quantize(network, "w4a8", clips, method=replace(METHODS["everview"], seed=seed))
         for seed in (0, 0, 1)
@@ -292,13 +296,13 @@ def test_learnable_factors_leave_the_function_as_it_is(network, clips, order, mo
     torch.testing.assert_close(outputs(exact, images), expected, rtol=1e-9, atol=1e-9)
 
 
-def test_global_blocks_are_calibrated_with_attention_across_frames(network, clips):
-    calls = record(network, "aggregator.global_blocks.1", check_clips(network, clips[:4]))
+def test_global_blocks_are_calibrated_with_attention_across_frames(either, clips):
+    calls = record(either, "aggregator.global_blocks.1", check_clips(either, clips[:4]))
     tokens = calls[0][0].arguments[0]
     frames, patches = len(clips[0]), (56 // 14) * (84 // 14) + 5
     assert tokens.shape == (1, frames * patches, 32)
     assert {c.method for c in calls[0]} == {
-        "causal" if network.config.attention == "causal" else "forward"
+        "causal" if either.config.attention == "causal" else "forward"
     }
-    again = replay(network.get_submodule("aggregator.global_blocks.1"), calls[0][0])
+    again = replay(either.get_submodule("aggregator.global_blocks.1"), calls[0][0])
     torch.testing.assert_close(again, calls[0][0].output)

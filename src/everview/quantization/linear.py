@@ -263,6 +263,20 @@ class QuantizedLinear(nn.Module):
         if self._onednn is not None:
             destination[f"{prefix}levels"] = self._onednn.weight()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: the blocked layout of a kernel can be neither."""
+        state = {**self.__dict__, "arithmetic": self.arithmetic.name, "_onednn": None}
+        if self._onednn is not None:
+            state["_buffers"] = {**self._buffers, "levels": self._onednn.weight()}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the same arithmetic again, or what this machine has in its place."""
+        super().__setstate__(state)
+        self.arithmetic = kernels.ARITHMETICS[state["arithmetic"]]
+        if self.arithmetic is kernels.INT8_ONEDNN:
+            self.execute_with()
+
     def extra_repr(self) -> str:
         """Width, bits and kernel."""
         return (

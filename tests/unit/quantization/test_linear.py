@@ -1,5 +1,8 @@
 """The layer: every arithmetic is the reference up to the rounding of sums."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -144,6 +147,18 @@ def test_integers_survive_a_change_of_arithmetic(scheme, name):
     assert layer.step.dtype == torch.float32
     layer.execute_with("reference")
     assert torch.equal(layer.levels, before["levels"])
+
+
+@pytest.mark.parametrize(("scheme", "name"), INTEGER)
+def test_layers_can_be_copied_and_pickled(scheme, name):
+    needs(name, scheme)
+    layer = make(scheme)[0].execute_with(name)
+    x = torch.randn(5, 96)
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert twin.arithmetic is layer.arithmetic
+        assert torch.equal(twin(x), layer(x))
+        assert twin.state_dict().keys() == layer.state_dict().keys()
+    assert layer.arithmetic.name == name
 
 
 def test_what_cannot_run_says_why(monkeypatch):

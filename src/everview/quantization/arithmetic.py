@@ -22,7 +22,7 @@ SHIFT = 128
 EXACT_FLOAT32 = 1 << 24
 """Whole numbers up to here are exact in float32."""
 SUMS_AT_ONCE = 256
-"""Rows whose integer sums are converted together on a CPU: they stay in its cache."""
+"""Rows per thread whose integer sums are converted together on a CPU: they stay in its cache."""
 CUDA_ROWS = 17
 """Fewest rows of `torch._int_mm` on CUDA."""
 CUDA_MULTIPLE = 8
@@ -174,6 +174,7 @@ class OneDnnProduct:
         self.step = step.contiguous()
         self.zeros = torch.zeros(len(step), dtype=torch.int32)
 
+    @torch.compiler.disable  # Inductor has no lowering for it outside of its own patterns
     def __call__(self, levels: Int8[Tensor, "rows n"]) -> Float[Tensor, "rows out"]:
         """Shift the levels by 128 (flip the top bit) and multiply."""
         return self.multiply(levels.view(torch.uint8) ^ SHIFT)
@@ -197,11 +198,12 @@ def integer_product(
     """The product by `torch._int_mm`; on CUDA with rows and widths filled up to what it wants."""
     if levels.device.type == "cuda":
         return padded_sums(levels, weight).float().mul_(step)
-    if len(levels) <= SUMS_AT_ONCE:
+    at_once = SUMS_AT_ONCE * torch.get_num_threads()
+    if len(levels) <= at_once:
         return torch._int_mm(levels, weight.T).float().mul_(step)
     result = torch.empty(len(levels), len(weight), dtype=torch.float32, device=levels.device)
-    for i in range(0, len(levels), SUMS_AT_ONCE):
-        part = slice(i, i + SUMS_AT_ONCE)
+    for i in range(0, len(levels), at_once):
+        part = slice(i, i + at_once)
         torch.mul(torch._int_mm(levels[part], weight.T), step, out=result[part])
     return result
 

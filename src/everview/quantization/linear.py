@@ -30,7 +30,7 @@ from everview.quantization.smoothing import InputTransform
 from everview.quantization.spec import LinearSpec
 
 ROWS_AT_ONCE = 64
-"""Tokens whose floats are prepared at a time on a CPU: they stay in its cache."""
+"""Tokens per thread whose floats are prepared at a time on a CPU: they stay in its cache."""
 
 
 class QuantizedLinear(nn.Module):
@@ -205,7 +205,9 @@ class QuantizedLinear(nn.Module):
 
     def _tokens(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Levels (int8) and steps (rows 1) of the transformed tokens."""
-        at_once = ROWS_AT_ONCE if rows.device.type == "cpu" else len(rows)
+        at_once = len(rows)
+        if rows.device.type == "cpu":
+            at_once = ROWS_AT_ONCE * torch.get_num_threads()
         if len(rows) <= at_once:
             levels, step = self._on_grid(self.transform.of_input(rows))
             return levels.to(torch.int8), step
@@ -234,7 +236,8 @@ class QuantizedLinear(nn.Module):
     def _rescale(self, y: Tensor, step: Tensor) -> Tensor:
         """Sums times the tokens' steps, plus bias."""
         y = y.to(step.dtype)
-        return y.mul_(step) if self.bias is None else torch.addcmul(self.bias.to(y), y, step)
+        y.mul_(step)  # two roundings, as compiled code has them; `addcmul` may have one
+        return y if self.bias is None else y.add_(self.bias.to(y))
 
     def _floats(self) -> tuple[Tensor, Tensor | None]:
         """Weight and bias for a floating-point product, alive for one call."""

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -193,3 +195,33 @@ def test_searching_helps_4_bit_weights():
         return float((layer(x) - y).norm() / y.norm())
 
     assert error(rounding="search") < 0.95 * error()
+
+
+COMPILED = """
+import torch
+from everview.quantization.hadamard import Rotation
+from everview.quantization.linear import QuantizedLinear
+from everview.quantization.smoothing import InputTransform
+from everview.quantization.spec import parse_scheme
+
+torch.manual_seed(0)
+for scheme, name in {pairs}:
+    transform = InputTransform(before=torch.rand(128) + 0.5, rotation=Rotation(None, 32))
+    layer = QuantizedLinear.of(
+        torch.randn(64, 128), torch.randn(64), parse_scheme(scheme), transform
+    ).execute_with(name)
+    x = torch.randn(50, 128)
+    with torch.no_grad():
+        assert torch.equal(torch.compile(layer)(x), layer(x)), name
+"""
+
+
+@pytest.mark.slow
+def test_compiled_layers_give_the_same_bits():
+    """In a process of its own: the compiler cannot look through the checks of shapes."""
+    pairs = [(s, n) for s, n in INTEGER if why_not(ARITHMETICS[n], parse_scheme(s), CPU) is None]
+    script = COMPILED.replace("{pairs}", repr(pairs))
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

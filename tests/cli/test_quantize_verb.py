@@ -10,7 +10,7 @@ from everview.cli.main import main
 from everview.errors import ConfigError, InputError
 from everview.model.network import build
 from everview.model.presets import presets
-from everview.quantization.clips import calibration_clips
+from everview.quantization.clips import calibration_clips, choose_clips
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +84,7 @@ def test_int8_of_run_quantizes_while_loading(folder, tmp_path, capsys):
         (["--keep", "x"], "--keep takes PATTERN=SCHEME"),
         (["--clips", "2"], "2 calibration clips are too few"),
         (["--calibration", "/nowhere"], "/nowhere"),
+        (["--candidates", "5"], "--candidates must be at least --clips (12); got 5"),
     ],
 )
 def test_wrong_calls_are_told_in_one_line(folder, tmp_path, capsys, extra, message):
@@ -117,3 +118,14 @@ def test_one_source_is_drawn_from_all_over(small, tmp_path):
         calibration_clips(small, source, clips=30, frames=2)
     with pytest.raises(ConfigError, match="frames >= 2"):
         calibration_clips(small, source, clips=3, frames=1)
+
+
+def test_unusual_candidates_are_left_out(small):
+    generator = torch.Generator().manual_seed(0)
+    candidates = [0.5 + 0.1 * torch.rand(3, 3, 42, 56, generator=generator) for _ in range(12)]
+    candidates[4] = torch.zeros(3, 3, 42, 56)
+    picked = choose_clips(small, candidates, 4)
+    assert len(picked) == 4
+    assert not any(torch.equal(clip, candidates[4]) for clip in picked)
+    with pytest.raises(ConfigError, match="too few to choose"):
+        choose_clips(small, candidates[:4], 8)

@@ -43,6 +43,8 @@ class Quantize:
     """Calibration clips."""
     frames: int = 8
     """Of each clip."""
+    candidates: int | None = None
+    """Read so many clips and choose among them: unusual ones are left out, different ones taken."""
     method: Annotated[str | None, tyro.conf.arg(metavar="METHOD")] = None
     """How, see docs/quantization.md; everview, or without calibration the rotation alone."""
     keep: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATTERN=SCHEME")] = ()
@@ -93,17 +95,25 @@ class Quantize:
 
     def _clips(self, network: "Network") -> tuple["list[Tensor] | None", "list[Tensor]"]:
         """For calibration, and others for the comparison."""
-        from everview.quantization.clips import calibration_clips
+        from everview.quantization.clips import calibration_clips, choose_clips
 
         if self.calibration == NO_CALIBRATION:
             return None, calibration_clips(
                 network, "procedural", clips=self.held_out, frames=self.frames
             )
-        wanted = self.clips + self.held_out
+        if self.candidates is not None and self.candidates < self.clips:
+            raise ConfigError(
+                f"--candidates must be at least --clips ({self.clips}); got {self.candidates}"
+            )
+        pool = self.candidates or self.clips
         found = calibration_clips(
-            network, self.calibration, clips=wanted, frames=self.frames, seed=self.seed
-        )
-        return found[: self.clips], found[self.clips :]
+            network, self.calibration, clips=pool + self.held_out, frames=self.frames,
+            seed=self.seed,
+        )  # fmt: skip
+        clips = found[:pool]
+        if self.candidates is not None:
+            clips = choose_clips(network, clips, self.clips, seed=self.seed, progress=_tell)
+        return clips, found[pool:]
 
     def _info(self, network: "Network") -> dict[str, Any]:
         return {

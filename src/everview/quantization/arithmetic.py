@@ -174,7 +174,7 @@ class OneDnnProduct:
         self.step = step.contiguous()
         self.zeros = torch.zeros(len(step), dtype=torch.int32)
 
-    @torch.compiler.disable  # Inductor has no lowering for it outside of its own patterns
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # Inductor cannot lower the call
     def __call__(self, levels: Int8[Tensor, "rows n"]) -> Float[Tensor, "rows out"]:
         """Shift the levels by 128 (flip the top bit) and multiply."""
         return self.multiply(levels.view(torch.uint8) ^ SHIFT)

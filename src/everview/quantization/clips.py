@@ -1,7 +1,7 @@
 """Calibration clips out of files: folders, videos, or procedural places."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -12,12 +12,16 @@ from everview.errors import ConfigError, InputError
 from everview.frames.folders import is_image
 from everview.frames.reader import read
 from everview.model.network import Network
+from everview.quantization.calibration import Progress, check_clips, silent, survey_clips
+from everview.quantization.sampling import select_clips
 from everview.world.clip import sequence, training_seed
 
 PROCEDURAL = "procedural"
 """Name of the source of rendered places."""
 FIRST_PLACE = 900_000
 """Index of the first place in the seeds of training, none of which an evaluation uses."""
+CLUSTERS, KEPT = 5, 0.5
+"""Groups of similar clips, and the share of candidates that counts as usual."""
 SHAPE = 0.7
 """Height over width of rendered clips."""
 
@@ -51,6 +55,31 @@ def calibration_clips(
             "with more"
         )
     return [_first(network, part, frames) for part in picked]
+
+
+def choose_clips(
+    network: Network,
+    candidates: Sequence[Float[Tensor, "s 3 H W"]],
+    count: int,
+    *,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> list[Float[Tensor, "s 3 H W"]]:
+    """Some of the candidates: the usual half of them, and of these ones that differ.
+
+    Noise-filtered diverse sampling of QuantVGGT, see `sampling.select_clips`.
+
+    Raises:
+        ConfigError: if there are fewer candidates than are wanted, or their shapes differ.
+        InputError: if a candidate's activations are not finite.
+    """
+    survey = survey_clips(network, check_clips(network, candidates), progress=progress)
+    clusters = min(CLUSTERS, count)
+    picked = select_clips(
+        *survey, clusters=clusters, per_cluster=-(-count // clusters), keep_fraction=KEPT,
+        seed=seed,
+    )  # fmt: skip
+    return [candidates[i] for i in picked.tolist()[:count]]
 
 
 def _parts(folder: Path) -> list[Path]:

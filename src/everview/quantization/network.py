@@ -319,7 +319,7 @@ def _output_errors(
 
 def _place(network: Network, layers: Mapping[str, QuantizedLinear]) -> None:
     for name, layer in layers.items():
-        replace_linear(network, name, layer)
+        replace_linear(network, name, layer.execute_with())
 
 
 def _learn(
@@ -350,7 +350,7 @@ def _learn(
             _listen(network, block, layers, calls)
         for site in chosen:
             layer = layers[site.name].quantized(site, second_order=method.second_order)
-            replace_linear(network, site.name, layer)
+            replace_linear(network, site.name, layer.execute_with())
         progress("learning", number + 1, len(blocks))
 
 

@@ -268,7 +268,7 @@ def test_learning_makes_a_blocks_error_smaller(network, clips, order):
     layers = make_learnable(prepared, chosen, specs, is_smoothing_last=order == "rotate_smooth")
     lesson = learning.learn_block(prepared, block, layers, calls, steps=12)
     assert lesson.is_kept
-    assert lesson.after < 0.97 * lesson.before
+    assert lesson.after < 0.99 * lesson.before
     norm = prepared.aggregator.global_blocks[0].norm2
     before = norm.weight.clone()
     exact = replay(prepared.get_submodule(block), calls[0][0]).detach()

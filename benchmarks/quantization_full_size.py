@@ -1,6 +1,6 @@
 """The full-size network with random weights: files, memory and time per frame, float and quantized.
 
-python -P benchmarks/quantization_full_size.py [--ways float32 bfloat16 w8a8 w4a8] [--threads 1]
+python -P benchmarks/quantization_full_size.py [--ways w8a8 w4a8 bfloat16 float32] [--threads 1]
                                                [--size 392 518] [--folder DIR] [-o FILE]
 
 Every way runs in a process of its own, so that its peak memory is its own. A quantized way is made
@@ -34,10 +34,10 @@ PRESET = "streamvggt-1b"
 def main() -> int:
     """Return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--ways", nargs="+", default=["float32", "bfloat16", "w8a8", "w4a8"])
+    parser.add_argument("--ways", nargs="+", default=["w8a8", "w4a8", "bfloat16", "float32"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--size", type=int, nargs=2, default=[392, 518])
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="for files of a few GB; deleted afterwards")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     parser.add_argument("-o", "--out", type=Path)

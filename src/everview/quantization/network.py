@@ -46,6 +46,8 @@ from everview.quantization.spec import LinearSpec, parse_scheme
 
 FORMAT = 1
 """Version of what `Quantization` says, in a model folder's `config.json`."""
+UNCALIBRATED = Method(order="rotate", rounding="nearest")
+"""What is done where there are no clips: seconds for the full-size network."""
 PRODUCTS_BYTES = 1 << 30
 """Memory of the second-order rule for products of inputs."""
 
@@ -191,7 +193,7 @@ def kernels_used(network: nn.Module) -> dict[str, dict[str, Any]]:
 
 def _settings(method: str | Method | None, *, has_clips: bool) -> Method:
     if method is None:
-        method = "everview" if has_clips else Method(order="rotate")
+        method = "everview" if has_clips else UNCALIBRATED
     settings = pick_method(method)
     if settings.needs_clips and not has_clips:
         raise ConfigError(

@@ -21,8 +21,8 @@ SHIFT = 128
 """Zero point by which signed levels become the unsigned ones that oneDNN has a kernel for."""
 EXACT_FLOAT32 = 1 << 24
 """Whole numbers up to here are exact in float32."""
-SUMS_AT_ONCE = 256
-"""Rows per thread whose integer sums are converted together on a CPU: they stay in its cache."""
+SUMS_AT_ONCE = 1 << 20
+"""Integer sums per thread that are converted together on a CPU: they stay in its cache."""
 CUDA_ROWS = 17
 """Fewest rows of `torch._int_mm` on CUDA."""
 CUDA_MULTIPLE = 8
@@ -198,7 +198,7 @@ def integer_product(
     """The product by `torch._int_mm`; on CUDA with rows and widths filled up to what it wants."""
     if levels.device.type == "cuda":
         return padded_sums(levels, weight).float().mul_(step)
-    at_once = SUMS_AT_ONCE * torch.get_num_threads()
+    at_once = max(1, SUMS_AT_ONCE // len(weight)) * torch.get_num_threads()
     if len(levels) <= at_once:
         return torch._int_mm(levels, weight.T).float().mul_(step)
     result = torch.empty(len(levels), len(weight), dtype=torch.float32, device=levels.device)

@@ -137,10 +137,12 @@ def token_levels(
 
     The same values as `fit_tokens` and `to_levels`, with fewer passes over memory.
     """
-    step = fit_tokens(x, grid, clip).step.unsqueeze(-1)
-    levels = (x / step).round_()
-    # Without clipping no level can lie outside: the largest magnitude defines the step.
-    return levels if clip is None else levels.clamp_(grid.lowest, grid.highest), step
+    if clip is not None:
+        step = fit_tokens(x, grid, clip).step.unsqueeze(-1)
+        return (x / step).round_().clamp_(grid.lowest, grid.highest), step
+    step = x.abs().amax(-1, keepdim=True).div_(grid.highest)
+    step.masked_fill_(step == 0, 1)
+    return (x / step).round_(), step  # no level lies outside: the largest defines the step
 
 
 def on_grid(x: Float[Tensor, "*rows n"], steps: Steps, grid: Grid) -> Float[Tensor, "*rows n"]:

@@ -29,8 +29,8 @@ from everview.quantization.second_order import second_order_levels
 from everview.quantization.smoothing import InputTransform
 from everview.quantization.spec import LinearSpec
 
-ROWS_AT_ONCE = 64
-"""Tokens per thread whose floats are prepared at a time on a CPU: they stay in its cache."""
+FLOATS_AT_ONCE = 1 << 18
+"""Entries of tokens per thread that are prepared at a time on a CPU: they stay in its cache."""
 
 
 class QuantizedLinear(nn.Module):
@@ -207,7 +207,7 @@ class QuantizedLinear(nn.Module):
         """Levels (int8) and steps (rows 1) of the transformed tokens."""
         at_once = len(rows)
         if rows.device.type == "cpu":
-            at_once = ROWS_AT_ONCE * torch.get_num_threads()
+            at_once = max(1, FLOATS_AT_ONCE // self.in_features) * torch.get_num_threads()
         if len(rows) <= at_once:
             levels, step = self._on_grid(self.transform.of_input(rows))
             return levels.to(torch.int8), step

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from everview.errors import ConfigError
-from everview.quantization import arithmetic
+from everview.quantization import arithmetic, linear
 from everview.quantization.arithmetic import ARITHMETICS, OneDnnProduct, padded_sums, pick, why_not
 from everview.quantization.grids import ClipFactors
 from everview.quantization.hadamard import Rotation
@@ -94,6 +94,17 @@ def test_tokens_do_not_influence_each_other(scheme, name):
     x[3] *= 1e4
     parts = torch.cat([layer(x[:1]), layer(x[1:70]), layer(x[70:])])
     torch.testing.assert_close(parts, layer(x), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("scheme", "name"), INTEGER)
+def test_portions_give_what_the_whole_gives(scheme, name, monkeypatch):
+    needs(name, scheme)
+    layer = make(scheme)[0].execute_with(name)
+    x = torch.randn(150, 96)
+    whole = layer(x)
+    monkeypatch.setattr(linear, "FLOATS_AT_ONCE", 96 * 7)
+    monkeypatch.setattr(arithmetic, "SUMS_AT_ONCE", 40 * 11)
+    torch.testing.assert_close(layer(x), whole, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(("scheme", "name"), INTEGER)

@@ -6,6 +6,7 @@ python benchmarks/numbers.py --check  fail if they are not what the result files
 
 import argparse
 import json
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ def main() -> int:
         ROOT / "docs" / "speed.md": speed() + "\n" + scaling() + "\n" + world(),
         ROOT / "docs" / "training.md": ablation(),
         ROOT / "docs" / "memory.md": memory(),
+        ROOT / "docs" / "quantization.md": quantization(),
         ROOT / "docs" / "accuracy.md": accuracy() + "\n" + footage(),
     }
     stale = [path for path, text in texts.items() if _replace(path, text, is_check=is_check)]
@@ -272,6 +274,149 @@ def _memory_speed() -> str:
             for row in result["rows"]
         ]
     return "\n".join([*lines, "", *sources]) + "\n"
+
+
+def quantization() -> str:
+    """Accuracy of quantized networks, and their speed."""
+    result = read("quantization_methods.json")
+    settings = result["settings"]
+    outliers, sampling = read("quantization_outliers.json"), read("quantization_sampling.json")
+    lines = [
+        f"`mini`, held-out procedural clips of {settings['frames']} frames, "
+        f"{settings['calibration_clips']} calibration clips. Shares of what the float network "
+        "reaches, with 95 % intervals of the paired ratio; the three columns on the right are "
+        "distances from what the float network says, which tell methods apart where scores do not.",
+        "",
+        *_quantized(result["runs"]),
+        "",
+        _source(
+            "quantization_methods.json", result["machine"], "benchmarks/quantization_accuracy.py"
+        ),
+        "",
+        "The same on a copy of `mini` whose channels were made unequal by heavy-tailed factors "
+        "that do not change its function:",
+        "",
+        *_quantized(outliers["runs"]),
+        "",
+        "Choice of calibration clips: mean over draws of the distance from the float network, in "
+        "brackets the standard deviation between draws.",
+        "",
+        *_choices(sampling["runs"]),
+        "",
+        *_block_speed(),
+        "",
+        *_full_size(),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+OFF = {
+    "depth_off": ("depth off", 4), "rotation_off_degrees": ("rotation off, degrees", 3),
+    "translation_off": ("translation off", 3),
+}  # fmt: skip
+
+
+def _quantized(runs: dict[str, Any]) -> list[str]:
+    """A row per scheme and method."""
+    kept = {"auc30": "AUC@30 kept", "delta1": "depth within 1.25 kept"}
+    titles = ["clips", *kept.values(), *(words for words, _ in OFF.values())]
+    lines = ["| scheme, method | " + " | ".join(titles) + " |", "|---|" + "---|" * len(titles)]
+    order = sorted(
+        (name for name in runs if name != "float"),
+        key=lambda name: (
+            SCHEME_ORDER.index(name.partition(":")[0]),
+            runs[name]["off"]["depth_off"]["mean"],
+        ),
+    )
+    for name in order:
+        cells = [str(runs[name]["off"]["depth_off"]["clips"])]
+        for score in kept:
+            found = runs[name]["against_float"][score]
+            low, high = found["interval"]
+            cells.append(f"{found['ratio']:.2%} ({low:.2%} to {high:.2%})")
+        cells += [
+            f"{runs[name]['off'][off]['mean']:.{digits}f}" for off, (_, digits) in OFF.items()
+        ]
+        scheme, _, method = name.partition(":")
+        lines.append(f"| {scheme} `{method}` | " + " | ".join(cells) + " |")
+    return lines
+
+
+SCHEME_ORDER = ("w8a8", "w8a16", "w4a16", "w4a8", "w4a4")
+
+
+def _choices(runs: dict[str, Any]) -> list[str]:
+    """A row per way of choosing clips."""
+    draws: dict[str, list[dict[str, Any]]] = {}
+    for name, run in runs.items():
+        if name != "float":
+            scheme, method, choice, _ = name.split(":")
+            draws.setdefault(f"{scheme} `{method}`, {choice}", []).append(run["off"])
+    titles = ["draws", *(words for words, _ in OFF.values())]
+    lines = ["| clips | " + " | ".join(titles) + " |", "|---|" + "---|" * len(titles)]
+    for title, found in draws.items():
+        cells = [str(len(found))]
+        for off, (_, digits) in OFF.items():
+            values = [one[off]["mean"] for one in found]
+            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            cells.append(f"{statistics.fmean(values):.{digits}f} ({spread:.{digits}f})")
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _block_speed() -> list[str]:
+    """The four linear layers of a block."""
+    result = read("quantization_speed_t1.json")
+    times, ratios = result["ms_median"], result["ratios"]
+    layers = [*next(iter(times.values()))]
+    lines = [
+        f"The four linear layers of a full-size block, {result['settings']['tokens']} tokens, ms "
+        "(median of turns; the machine was shared), and how many times as fast as floats:",
+        "",
+        "| | " + " | ".join(layers) + " | x float32 | x bfloat16 | share of the rotation |",
+        "|---|" + "---|" * (len(layers) + 3),
+    ]
+    for way, of in times.items():
+        share = ratios[way].get("rotation_share")
+        cells = [f"{of[layer]:.1f}" for layer in layers]
+        cells += [f"{ratios[way][name]:.2f}" for name in ("x_float32", "x_bfloat16")]
+        lines.append(f"| {way} | {' | '.join(cells)} | {'' if share is None else f'{share:.0%}'} |")
+    source = _source(
+        "quantization_speed_t1.json", result["machine"], "benchmarks/quantization_speed.py"
+    )
+    return [*lines, "", source]
+
+
+def _full_size() -> list[str]:
+    """Files, memory and time of the full-size network."""
+    result = read("quantization_full_size.json")
+    height, width = result["settings"]["size"]
+    titles = (
+        "file, GB", "peak while made, GB", "resident, GB", "aggregator, ms / frame",
+        "all, ms / frame",
+    )  # fmt: skip
+    lines = [
+        f"`{result['settings']['preset']}` with random weights, {height} x {width}, "
+        f"{result['settings']['threads']} thread:",
+        "",
+        "| | " + " | ".join(titles) + " |",
+        "|---|" + "---|" * len(titles),
+    ]
+    for way, found in result["ways"].items():
+        at = "loaded_" if "loaded_ms_per_frame" in found else ""
+        ms = found[f"{at}ms_per_frame"]
+        size = found.get("file_bytes")
+        made = found["peak_bytes" if at else "peak_bytes_after_making"]
+        cells = [
+            "" if size is None else f"{size / 1e9:.3f}", f"{made / 1e9:.2f}",
+            f"{found[f'{at}resident_bytes'] / 1e9:.2f}", f"{ms['aggregator']:,.0f}",
+            f"{ms['all']:,.0f}",
+        ]  # fmt: skip
+        lines.append(f"| {way} | {' | '.join(cells)} |")
+    source = _source(
+        "quantization_full_size.json", result["machine"], "benchmarks/quantization_full_size.py"
+    )
+    return [*lines, "", source]
 
 
 def read(name: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ if TYPE_CHECKING:  # what editors and the type checker see
     from everview import errors as errors
     from everview import evaluation as evaluation
     from everview import memory as memory
+    from everview import quantization as quantization
     from everview import world as world
     from everview.frames.frame import Frame as Frame
     from everview.frames.preprocess import preprocess as preprocess
@@ -34,6 +35,7 @@ __all__ = [
     "memory",
     "preprocess",
     "presets",
+    "quantization",
     "read",
     "save",
     "world",
@@ -53,7 +55,7 @@ _HOME = {
 }
 """Public name -> module that defines it."""
 
-_ROOMS = frozenset({"errors", "evaluation", "memory", "world"})
+_ROOMS = frozenset({"errors", "evaluation", "memory", "quantization", "world"})
 """Rooms whose content is public under the room's name, such as `everview.memory.parse`."""
 
 

@@ -21,11 +21,13 @@ def test_text_names_machine_device_kernels_decoder_extras_and_what_will_be_fast(
     text = capsys.readouterr().out
     first_words = [line.split()[0] for line in text.splitlines()]
     assert set(first_words) >= {
-        "everview", "machine", "devices", "taken", "speed", "attention", "decoder", "extra", "here",
+        "everview", "machine", "devices", "taken", "speed", "attention", "quantized",
+        "decoder", "extra", "here",
     }  # fmt: skip
     assert "float32 100 GFLOP/s, bfloat16 300 GFLOP/s" in text
     assert "bfloat16 is 3.0 times as fast as float32 here: use --precision bfloat16" in text
     assert "decodes h264" in text
+    assert "w8a16, w4a16: weight_only" in text
 
 
 def test_json_holds_plain_values(quick, capsys):

@@ -59,7 +59,7 @@ def test_a_wrong_call_is_one_line_and_exit_code_2(arguments, words, capsys):
     assert "│" not in captured.err
 
 
-@pytest.mark.parametrize("verb", ["view", "export", "quantize", "batch", "serve"])
+@pytest.mark.parametrize("verb", ["view", "export", "batch", "serve"])
 def test_a_verb_of_a_later_version_is_known_as_such(verb, capsys):
     assert main([verb, "something", "--to", "ply"]) == 2
     captured = capsys.readouterr()

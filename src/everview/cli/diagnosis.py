@@ -13,6 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from everview.evaluation.machine import describe, matrix_product_speed
 from everview.model.config import Config
 from everview.model.presets import presets
+from everview.quantization.arithmetic import pick
+from everview.quantization.spec import SCHEMES, parse_scheme
 from everview.weights.devices import pick_device, pick_dtype
 
 BACKENDS = {
@@ -53,6 +55,7 @@ def diagnose(device: str = "auto", *, seconds: float = 0.5) -> dict[str, Any]:
         "precision": str(pick_dtype("auto", target)).removeprefix("torch."),
         "matrix_product_flops": speeds,
         "attention": attention_kernels(target),
+        "quantization": quantization_kernels(target),
         "decoder": decoder(),
         "extras": extras(),
     }
@@ -81,6 +84,15 @@ def attention_kernels(device: torch.device) -> dict[str, dict[str, list[str]]]:
             for dtype in (torch.float32, torch.bfloat16)
         }
         for situation, attend_to in (("without mask", None), ("with mask", mask))
+    }
+
+
+def quantization_kernels(device: torch.device) -> dict[str, dict[str, Any]]:
+    """Scheme -> the arithmetic that is taken for it, its kernel, and whether it is real."""
+    picked = {scheme: pick(parse_scheme(scheme), device) for scheme in SCHEMES}
+    return {
+        scheme: {"arithmetic": a.name, "kernel": a.kernel, "is_real": a.is_real}
+        for scheme, a in picked.items()
     }
 
 

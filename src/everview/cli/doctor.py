@@ -48,6 +48,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         f"taken      {found['device']}, weights in {found['precision']}",
         f"speed      matrix products: {speeds}",
         *_attention(found["attention"]),
+        *_quantization(found["quantization"]),
         f"decoder    PyAV {found['decoder']['pyav']}, "
         f"libavcodec {found['decoder']['ffmpeg'].get('libavcodec', 'unknown')}; "
         f"decodes {', '.join(found['decoder']['codecs'])}",
@@ -63,6 +64,15 @@ def _attention(kernels: dict[str, dict[str, list[str]]]) -> list[str]:
         + "; ".join(f"{dtype} {' > '.join(names)}" for dtype, names in by_dtype.items())
         for situation, by_dtype in kernels.items()
     ]
+
+
+def _quantization(schemes: dict[str, dict[str, Any]]) -> list[str]:
+    """One line per arithmetic: the schemes that it runs, and its kernel."""
+    by_arithmetic: dict[str, list[str]] = {}
+    for scheme, found in schemes.items():
+        how = found["arithmetic"] if found["is_real"] else f"{found['arithmetic']} (simulated)"
+        by_arithmetic.setdefault(f"{how}: {found['kernel']}", []).append(scheme)
+    return [f"quantized  {', '.join(names)}: {how}" for how, names in by_arithmetic.items()]
 
 
 def _extra(name: str, extra: dict[str, Any]) -> str:

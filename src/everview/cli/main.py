@@ -25,6 +25,7 @@ VERBS = {
     "world": ("everview.cli.world", "World"),
     "plan": ("everview.cli.plan", "Plan"),
     "data": ("everview.cli.data", "Data"),
+    "quantize": ("everview.cli.quantize", "Quantize"),
 }
 """Verb -> module and dataclass. The modules import torch only when they run."""
 
@@ -35,7 +36,7 @@ SUBVERBS = {
 }
 """Two words -> module and dataclass, for what has options of its own."""
 
-LATER = ("view", "export", "quantize", "batch", "serve")
+LATER = ("view", "export", "batch", "serve")
 """Verbs that are planned; whoever read of one shall not think it was mistyped."""
 
 UNEXPECTED = 1

@@ -52,7 +52,7 @@ class Run:
     """Most that the whole process may take (on a GPU: of its memory), such as 6GB: chooses what is
     remembered, and how; what cannot fit is refused. See `everview plan`."""
     precision: Annotated[str, tyro.conf.arg(metavar="PRECISION")] = "auto"
-    """float32, bfloat16 or float16; auto is float32 on a CPU and bfloat16 on CUDA."""
+    """float32, bfloat16, float16, int8 or int4; auto is float32 on a CPU and bfloat16 on CUDA."""
     device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "auto"
     """cpu, cuda, cuda:1, mps; auto takes the fastest there is."""
     every: Annotated[int, tyro.conf.arg(metavar="N")] = 1

@@ -10,7 +10,9 @@ from everview.errors import ConfigError
 FORMAT = 1
 """Version of the `config.json` schema that this package reads and writes."""
 
-NOT_ARCHITECTURE = frozenset({"model", "num_parameters", "weights_storage_dtype", "cases", "info"})
+NOT_ARCHITECTURE = frozenset(
+    {"model", "num_parameters", "weights_storage_dtype", "cases", "info", "quantization"}
+)
 """Keys of a `config.json` that describe the file, not the network; ignored here."""
 
 

@@ -23,7 +23,7 @@ from everview.model.heads.camera import CameraHead
 from everview.model.heads.dense import DenseHead
 from everview.model.heads.tracks import TrackHead
 from everview.model.initialise import initialise
-from everview.model.layers.block import Block
+from everview.model.layers.block import Block, input_dtype
 from everview.model.stream import Stream, resume
 
 DENSE_FIELDS = ("depth", "depth_confidence", "points", "points_confidence")
@@ -79,6 +79,8 @@ class Network(nn.Module):
         self.track_head = None if track is None else TrackHead(track, patch)
         self.info: Any = None
         """Where the weights come from; set by `everview.load`."""
+        self.quantization: Any = None
+        """How the projections were quantized; set by `everview.quantization`, None: not at all."""
 
     @property
     def input_size(self) -> int:
@@ -98,7 +100,7 @@ class Network(nn.Module):
     @property
     def precision(self) -> torch.dtype:
         """In which the aggregator's projections are kept and computed; see `set_precision`."""
-        return cast(Block, self.aggregator.frame_blocks[0]).attn.qkv.weight.dtype
+        return input_dtype(cast(Block, self.aggregator.frame_blocks[0]).attn.qkv)
 
     def forward(
         self, images: Tensor | Sequence[Any], query_points: Tensor | None = None

@@ -213,9 +213,14 @@ def _describe(network: "Network") -> dict[str, Any]:
     digest = hashlib.sha256(torch.cat(samples).numpy().tobytes()).hexdigest()
     return {
         "config": network.config.to_dict(),
-        "precision": f"{network.precision} {network.dtype}",
+        "precision": _precision(network),
         "weights": digest[:16],
     }
+
+
+def _precision(network: "Network") -> str:
+    floats = f"{network.precision} {network.dtype}"
+    return floats if network.quantization is None else f"{floats} {network.quantization.scheme}"
 
 
 def _joined(predictions: list[Prediction]) -> Prediction:

@@ -62,17 +62,27 @@ def read_config(path: Path) -> Config | None:
         ConfigError: if its format or a key is unknown.
         WeightsError: if it is no JSON object.
     """
-    if not path.is_file():
+    content = read_content(path)
+    if "format" not in content and "aggregator" not in content:
         return None
+    return Config.from_dict(content)
+
+
+def read_content(path: Path) -> dict[str, Any]:
+    """What a `config.json` says; nothing if it is absent.
+
+    Raises:
+        WeightsError: if it is no JSON object.
+    """
+    if not path.is_file():
+        return {}
     try:
         content: Any = json.loads(path.read_text())
     except ValueError as error:
         raise WeightsError(f"{path} is no JSON: {error}") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path} must hold a JSON object, not a {type(content).__name__}")
-    if "format" not in content and "aggregator" not in content:
-        return None
-    return Config.from_dict(content)
+    return content
 
 
 def heads_of(config: Config) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 """Floating-point precisions of the aggregator that `everview.load` takes; heads stay float32."""
 
 QUANTIZED = ("int8", "int4")
-"""Precisions that need a quantized model."""
+"""Precisions of quantized models, into which `everview.load` also turns others."""
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
@@ -45,13 +45,10 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
     which only emulate bfloat16).
 
     Raises:
-        ConfigError: if the precision is unknown or needs a quantized model.
+        ConfigError: if the precision is unknown.
     """
-    if precision in QUANTIZED:
-        raise ConfigError(
-            f"precision {precision!r} needs a quantized model, which this version cannot make or "
-            'run yet; use precision="bfloat16" (--precision bfloat16), half the size of float32'
-        )
+    if precision in QUANTIZED:  # what is not quantized then: attention, residual stream
+        precision = "auto" if device.type == "cuda" else "float32"
     if precision not in PRECISIONS:
         raise ConfigError(
             f"precision {precision!r} is unknown; use {', '.join(PRECISIONS + QUANTIZED)}"
@@ -64,3 +61,15 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
         return torch.float32
     native = torch.cuda.get_device_capability(device) >= (8, 0)
     return torch.bfloat16 if native else torch.float16
+
+
+def scheme_of(precision: str, device: torch.device) -> str | None:
+    """The quantization scheme that a precision means on a device; None for floating point.
+
+    `int4` has integer products on a CPU (w4a8); GPUs gain more from floats (w4a16).
+    """
+    if precision == "int8":
+        return "w8a8"
+    if precision == "int4":
+        return "w4a8" if device.type == "cpu" else "w4a16"
+    return None

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from everview.errors import WeightsError
+from everview.errors import ConfigError, WeightsError
 from everview.model.config import Config
 from everview.model.network import Network
-from everview.weights.architecture import Attention, Shapes, config_of, heads_of
+from everview.quantization.file import num_weights, place_empty_layers, read_record
+from everview.quantization.network import (
+    Quantization,
+    execute,
+    quantize,
+    quantized_layers,
+    set_output_dtype,
+)
+from everview.weights.architecture import Attention, Shapes, config_of, heads_of, read_content
 from everview.weights.catalog import Commercial
-from everview.weights.devices import pick_device, pick_dtype
+from everview.weights.devices import pick_device, pick_dtype, scheme_of
 from everview.weights.files import StoredWeights, open_weights
 from everview.weights.sources import Source, find_source
 
@@ -35,7 +44,8 @@ class ModelInfo:
     num_parameters: int
     """Parameters of the network."""
     precision: str
-    """dtype of the aggregator's weights; the heads are float32."""
+    """dtype of the aggregator's weights, after the scheme if they are quantized; the heads are
+    float32."""
     files: tuple[str, ...]
     """Names of the files that were read, without folders."""
     num_bytes: int
@@ -64,7 +74,9 @@ def load(
             Hugging Face id; looked up in this order.
         device: `auto` (CUDA, else Apple's GPU, else CPU) or a device such as `cpu`, `cuda:1`.
         precision: `auto` (float32 on a CPU, bfloat16 on CUDA), `float32`, `bfloat16` or `float16`:
-            how the aggregator's weights are kept and computed; all heads stay in float32.
+            how the aggregator's weights are kept and computed; all heads stay in float32. `int8`,
+            `int4`: a quantized folder as it is, any other model is quantized while loading, without
+            calibration (see `everview.quantization`); refused where that would not be faster.
         revision: branch, tag or commit of a Hugging Face id.
         attention: `global` (VGGT) or `causal` (StreamVGGT), where the source does not say it: no
             parameter shows it.
@@ -88,11 +100,54 @@ def load(
         config = config_of(found, stored.shapes, attention=attention)
     elif attention is not None:
         config = dataclasses.replace(config, attention=attention)
-    network = empty_network(config).set_precision(dtype)
+    record = read_record(read_content(found.config_path))
+    scheme = _scheme(precision, target, record, name=found.name)
+    network = empty_network(config)
+    if record is not None:
+        place_empty_layers(network, record, stored.shapes)
+    network.set_precision(torch.float32 if scheme is not None else dtype)
     check_fit(network, stored.shapes, name=found.name)
     fill(network, stored, target)
+    if record is not None:
+        network.quantization = record
+        _execute(network, dtype, name=found.name)
+    elif scheme is not None:
+        quantize(network, scheme, in_place=True, require_real=True)
+        set_output_dtype(network, dtype)
     network.info = _info(network, found, stored, dtype)
     return network.eval()
+
+
+def _scheme(
+    precision: str, device: torch.device, record: Quantization | None, *, name: str
+) -> str | None:
+    """The scheme into which a network of floats is to be turned; None: it stays what it is.
+
+    Raises:
+        ConfigError: if the network is quantized otherwise than it is asked for.
+    """
+    wanted = scheme_of(precision, device)
+    if record is None or wanted is None:
+        return wanted if record is None else None
+    if record.scheme[:2] != wanted[:2]:
+        raise ConfigError(
+            f"{name} is quantized as {record.scheme}, which precision={precision!r} is not: leave "
+            "precision out"
+        )
+    return None
+
+
+def _execute(network: Network, dtype: torch.dtype, *, name: str) -> None:
+    """Pick the kernels of a quantized network; a simulated one is told."""
+    set_output_dtype(network, dtype)
+    execute(network)
+    simulated = sum(not layer.arithmetic.is_real for layer in quantized_layers(network).values())
+    if simulated:
+        warnings.warn(
+            f"{name}: {simulated} quantized layers are only simulated on {network.device}, slower "
+            "than floating point; `everview doctor` says why",
+            stacklevel=3,
+        )
 
 
 def empty_network(config: Config) -> Network:
@@ -137,21 +192,28 @@ def fill(network: nn.Module, stored: StoredWeights, device: torch.device) -> Non
     file's format forces (see `StoredWeights.read`).
 
     Raises:
-        WeightsError: if a value is not a finite floating-point number.
+        WeightsError: if a value is not a finite floating-point number, or not of the integers that
+            a quantized layer holds.
     """
     for name, value in stored.read():
-        _check_values(name, value)
         owner, _, leaf = name.rpartition(".")
         module = network.get_submodule(owner)
         empty = getattr(module, leaf)
+        _check_values(name, value, empty.dtype)
         kept = value.to(device=device, dtype=empty.dtype)
-        setattr(module, leaf, nn.Parameter(kept, requires_grad=empty.requires_grad))
+        if isinstance(empty, nn.Parameter):
+            kept = nn.Parameter(kept, requires_grad=empty.requires_grad)
+        setattr(module, leaf, kept)
     network.to(device)  # constants that are in no file
     left = [n for n, value in _all_tensors(network).items() if value.is_meta]
     assert not left, f"check_fit compares all names, yet these have no value: {left}"
 
 
-def _check_values(name: str, value: Tensor) -> None:
+def _check_values(name: str, value: Tensor, wanted: torch.dtype) -> None:
+    if not wanted.is_floating_point:
+        if value.dtype != wanted:
+            raise WeightsError(f"{name} is stored as {value.dtype}; {wanted} was expected")
+        return
     if not value.is_floating_point():
         raise WeightsError(
             f"{name} is stored as {value.dtype}; a network of floating-point weights was expected"
@@ -172,6 +234,9 @@ def _all_tensors(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _info(network: Network, source: Source, stored: StoredWeights, dtype: torch.dtype) -> ModelInfo:
+    kept = str(dtype).removeprefix("torch.")
+    if network.quantization is not None:
+        kept = f"{network.quantization.scheme} and {kept}"
     known: dict[str, Any] = {}
     if source.checkpoint is not None:
         known = {
@@ -181,8 +246,8 @@ def _info(network: Network, source: Source, stored: StoredWeights, dtype: torch.
         name=source.name,
         attention=network.config.attention,
         heads=heads_of(network.config),
-        num_parameters=sum(parameter.numel() for parameter in network.parameters()),
-        precision=str(dtype).removeprefix("torch."),
+        num_parameters=num_weights(network),
+        precision=kept,
         files=tuple(path.name for path in stored.paths),
         num_bytes=stored.num_bytes,
         revision=source.revision,

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from everview.errors import ConfigError
 from everview.model.network import Network
+from everview.quantization.file import KEY, tensors_to_store
 from everview.weights.sources import CONFIG_NAME
 
 WEIGHTS_NAME = "weights.safetensors"
@@ -29,7 +30,8 @@ def save(
     Args:
         folder: made if it does not exist.
         dtype: floating-point type of the file; each parameter's own type if None. float16 halves
-            the file and rounds values to about three digits.
+            the file and rounds values to about three digits. Integers of a quantized network, their
+            steps and its vectors stay as they are.
         info: anything worth knowing about the weights (licence, recipe, data), kept under `info`.
 
     Returns:
@@ -40,17 +42,17 @@ def save(
     """
     if dtype is not None and not dtype.is_floating_point:
         raise ConfigError(f"weights are floating point; got dtype={dtype}")
-    values = {}
-    for name, value in network.state_dict().items():
-        kept = value.detach().to(device="cpu", dtype=dtype or value.dtype).contiguous()
-        if not kept.isfinite().all():
-            raise ConfigError(f"{name} does not fit into {kept.dtype}; use dtype=torch.bfloat16")
-        values[name] = kept
+    values = tensors_to_store(network, dtype)
+    for name, value in values.items():
+        if not value.isfinite().all():
+            raise ConfigError(f"{name} does not fit into {value.dtype}; use dtype=torch.bfloat16")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     new_weights = folder / f".{WEIGHTS_NAME}.tmp"
     save_file(values, new_weights, metadata={"format": "pt"})
     content = {**network.config.to_dict(), "info": dict(info or {})}
+    if network.quantization is not None:
+        content[KEY] = network.quantization.to_dict()
     new_config = folder / f".{CONFIG_NAME}.tmp"
     new_config.write_text(json.dumps(content, indent=1) + "\n")
     new_weights.chmod(new_config.stat().st_mode)  # save_file leaves it to its owner alone

@@ -9,6 +9,7 @@ import everview
 from everview.errors import ConfigError, WeightsError
 from everview.model.config import Config
 from everview.model.presets import presets
+from everview.quantization import arithmetic
 from everview.weights import sources
 from everview.weights.load import empty_network, load
 from everview.weights.save import save
@@ -124,9 +125,18 @@ def test_lower_precision_predicts_nearly_the_same(folder, tiny, clip):
 
 
 @pytest.mark.parametrize("precision", ["int8", "int4"])
-def test_quantized_precision_says_what_to_use_now(precision, folder):
-    with pytest.raises(ConfigError, match=f"'{precision}' needs a quantized model.*bfloat16"):
-        load(folder, device="cpu", precision=precision)
+def test_a_model_of_floats_is_quantized_while_loading(precision, folder, tiny, clip):
+    network = load(folder, device="cpu", precision=precision)
+    assert network.info.precision == {"int8": "w8a8", "int4": "w4a8"}[precision] + " and float32"
+    assert network.info.num_parameters == sum(p.numel() for p in tiny.parameters())
+    error = (network(clip).depth - tiny(clip).depth).norm() / tiny(clip).depth.norm()
+    assert error < {"int8": 0.05, "int4": 0.3}[precision]
+
+
+def test_without_integer_units_int8_is_refused(folder, monkeypatch):
+    monkeypatch.setattr(arithmetic, "has_integer_units", lambda: False)
+    with pytest.raises(ConfigError, match=r"w8a8 can only be simulated on cpu.*bfloat16"):
+        load(folder, device="cpu", precision="int8")
 
 
 def test_missing_unexpected_and_misshaped_names_are_all_told(weights, tmp_path):

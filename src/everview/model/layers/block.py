@@ -1,5 +1,7 @@
 """The transformer block of encoder, aggregator and camera head."""
 
+from typing import cast
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -7,6 +9,15 @@ from torch.nn import functional as F
 
 from everview.memory.layer_memory import LayerMemory
 from everview.model.layers.rope import RotaryTables, rotate
+
+
+def input_dtype(projection: nn.Module) -> torch.dtype:
+    """In which a projection computes: the dtype of its weight, or its own word if it has none.
+
+    Quantized layers hold integers in place of a weight, and an attribute `dtype`.
+    """
+    weight = getattr(projection, "weight", None)
+    return cast(torch.dtype, projection.dtype) if weight is None else weight.dtype
 
 
 class Attention(nn.Module):
@@ -77,7 +88,7 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "b n c"], rotary: RotaryTables | None, num_frames: int
     ) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b h n d"], Float[Tensor, "b h n d"]]:
         """Queries, keys and values as the kernel gets them: after norm and rotation."""
-        qkv = self.qkv(x.to(self.qkv.weight.dtype))  # b n (3 h d)
+        qkv = self.qkv(x.to(input_dtype(self.qkv)))  # b n (3 h d)
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # 3 b h n d
         if self.qk_norm:
             norm_dtype = self.q_norm.weight.dtype
@@ -110,7 +121,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch out"]:
         """Token by token."""
-        return self.fc2(F.gelu(self.fc1(x.to(self.fc1.weight.dtype))))
+        return self.fc2(F.gelu(self.fc1(x.to(input_dtype(self.fc1)))))
 
 
 class LayerScale(nn.Module):

@@ -19,7 +19,7 @@ demo: .venv/core        ## run the bundled model on the bundled clip and on a wo
 	$(BIN)/everview demo -o demo
 
 test: .venv/dev         ## what CI runs: under six minutes on two cores
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --benchmark-disable
 
 test-all: .venv/dev     ## also the slow tests; a full-size checkpoint needs 11 GB of disk, 14 GB of memory
 	$(BIN)/python -m pytest -m ""

@@ -1,7 +1,7 @@
 """Write the tables of README.md and of pages in docs/ from the result files.
 
-python benchmarks/numbers.py          write them
-python benchmarks/numbers.py --check  fail if they are not what the result files say
+python benchmarks/tables.py          write them
+python benchmarks/tables.py --check  fail if they are not what the result files say
 """
 
 import argparse

@@ -333,8 +333,8 @@ def _full_size() -> list[str]:
     )  # fmt: skip
     lines = [
         f"`{result['settings']['preset']}` with random weights, {height} x {width}, "
-        f"{result['settings']['threads']} thread. Ways ran one after the other on a shared machine: "
-        "sizes are exact, times compare roughly only.",
+        f"{result['settings']['threads']} thread. Ways ran one after the other on a shared "
+        "machine: sizes are exact, times compare roughly only.",
         "",
         "| | " + " | ".join(titles) + " |",
         "|---|" + "---|" * len(titles),

@@ -87,7 +87,7 @@ def _ways(
     for way, scheme, block in (
         ("w8a8", "w8a8", None), ("w8a8, rotation 64", "w8a8", 64),
         ("w8a8, rotation 32", "w8a8", 32), ("w4a8", "w4a8", None),
-        ("w4a8, rotation 64", "w4a8", 64), ("w4a4, rotation 64", "w4a4", 64),
+        ("w4a8, rotation 32", "w4a8", 32), ("w4a4, rotation 32", "w4a4", 32),
         ("w4a16", "w4a16", None),
     ):  # fmt: skip
         rotation = None if block is None or layer in FOLDED else Rotation(None, block)

@@ -6,7 +6,6 @@ python benchmarks/tables.py --check  fail if they are not what the result files 
 
 import argparse
 import json
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -358,8 +357,10 @@ def _choices(runs: dict[str, Any]) -> list[str]:
         cells = [str(len(found))]
         for off, (_, digits) in OFF.items():
             values = [one[off]["mean"] for one in found]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            cells.append(f"{statistics.fmean(values):.{digits}f} ({spread:.{digits}f})")
+            mean = sum(values) / len(values)
+            squares = sum((value - mean) ** 2 for value in values)
+            spread = (squares / max(1, len(values) - 1)) ** 0.5
+            cells.append(f"{mean:.{digits}f} ({spread:.{digits}f})")
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return lines
 
@@ -397,7 +398,8 @@ def _full_size() -> list[str]:
     )  # fmt: skip
     lines = [
         f"`{result['settings']['preset']}` with random weights, {height} x {width}, "
-        f"{result['settings']['threads']} thread:",
+        f"{result['settings']['threads']} thread. Ways ran one after the other on a shared "
+        "machine: sizes are exact, times compare roughly only.",
         "",
         "| | " + " | ".join(titles) + " |",
         "|---|" + "---|" * len(titles),

@@ -23,7 +23,7 @@ from everview.model.heads.camera import CameraHead
 from everview.model.heads.dense import DenseHead
 from everview.model.heads.tracks import TrackHead
 from everview.model.initialise import initialise
-from everview.model.layers.block import Block, input_dtype
+from everview.model.layers.block import Block, output_dtype
 from everview.model.stream import Stream, resume
 
 DENSE_FIELDS = ("depth", "depth_confidence", "points", "points_confidence")
@@ -100,7 +100,7 @@ class Network(nn.Module):
     @property
     def precision(self) -> torch.dtype:
         """In which the aggregator's projections are kept and computed; see `set_precision`."""
-        return input_dtype(cast(Block, self.aggregator.frame_blocks[0]).attn.qkv)
+        return output_dtype(cast(Block, self.aggregator.frame_blocks[0]).attn.qkv)
 
     def forward(
         self, images: Tensor | Sequence[Any], query_points: Tensor | None = None

@@ -176,8 +176,8 @@ class OneDnnProduct:
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # Inductor cannot lower the call
     def __call__(self, levels: Int8[Tensor, "rows n"]) -> Float[Tensor, "rows out"]:
-        """Shift the levels by 128 (flip the top bit) and multiply."""
-        return self.multiply(levels.view(torch.uint8) ^ SHIFT)
+        """Shift the levels by 128, in place (flip the top bit), and multiply."""
+        return self.multiply(levels.view(torch.uint8).bitwise_xor_(SHIFT))
 
     def multiply(self, tokens: Tensor) -> Float[Tensor, "rows out"]:
         """The product of tokens whose zero point is 128."""

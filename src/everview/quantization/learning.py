@@ -81,6 +81,8 @@ class LearnableLinear(nn.Module):
         """In which it computes."""
         return self.prepared.weight.dtype
 
+    input_dtype = dtype
+
     def transform(self) -> InputTransform:
         """What happens to the input now."""
         online = self.prepared.online

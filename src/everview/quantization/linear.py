@@ -143,6 +143,11 @@ class QuantizedLinear(nn.Module):
         self.after = None if transform.after is None else transform.after.float()
 
     @property
+    def input_dtype(self) -> torch.dtype:
+        """In which tokens are put on their grid: at least float32."""
+        return torch.promote_types(self.dtype, torch.float32)
+
+    @property
     def transform(self) -> InputTransform:
         """What happens to the input before its grid."""
         rotation = None if self.block is None else Rotation(None, self.block)
@@ -185,7 +190,7 @@ class QuantizedLinear(nn.Module):
     def forward(self, x: Float[Tensor, "*tokens n"]) -> Float[Tensor, "*tokens out"]:
         """Token by token, by the picked arithmetic."""
         rows = x.reshape(-1, self.in_features)
-        rows = rows.to(torch.promote_types(self.dtype, torch.float32))
+        rows = rows.to(self.input_dtype)
         if self.spec.is_integer:
             levels, step = self._tokens(rows)
             y = self._rescale(self._product(levels), step)

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from everview.quantization.calibration import (
     run_tokens,
     silent,
 )
+from everview.quantization.clips import calibration_clips
 from everview.quantization.folding import PreparedLinear, fold
 from everview.quantization.hadamard import Rotation, block_of
 from everview.quantization.learning import (
@@ -48,6 +50,8 @@ FORMAT = 1
 """Version of what `Quantization` says, in a model folder's `config.json`."""
 UNCALIBRATED = Method(order="rotate", rounding="nearest")
 """What is done where there are no clips: seconds for the full-size network."""
+USUAL_CLIPS, USUAL_FRAMES = 12, 8
+"""Of a calibration that is read from files."""
 PRODUCTS_BYTES = 1 << 30
 """Memory of the second-order rule for products of inputs."""
 
@@ -78,7 +82,7 @@ class Quantization:
 def quantize(
     model: Network,
     scheme: str,
-    calibration: Sequence[Any] | None = None,
+    calibration: Sequence[Any] | str | Path | None = None,
     *,
     method: str | Method | None = None,
     keep: Mapping[str, str] | None = None,
@@ -94,7 +98,8 @@ def quantize(
         model: VGGT or StreamVGGT, in floating point.
         scheme: `w8a8`, `w4a8`, `w4a4`, `w8a16`, `w4a16`.
         calibration: clips s 3 H W of one shape, RGB in [0, 1], from where the model will be used
-            (never from an evaluation); None: methods that need none.
+            (never from an evaluation); or a video, a folder or `procedural`, of which some are
+            read, see `clips.calibration_clips`; None: methods that need none.
         method: a `Method` or one of `METHODS`; by default `everview`, without calibration the
             rotation alone.
         keep: pattern of layer names -> `float` or another scheme.
@@ -118,6 +123,10 @@ def quantize(
     settings = _settings(method, has_clips=calibration is not None)
     network = model if in_place else copy.deepcopy(model)
     network.eval().requires_grad_(False)
+    if isinstance(calibration, str | Path):
+        calibration = calibration_clips(
+            network, str(calibration), clips=USUAL_CLIPS, frames=USUAL_FRAMES
+        )
     clips = [] if calibration is None else check_clips(network, calibration)
     sites = find_sites(network)
     specs = choose_specs(network, sites, spec, keep or {})

@@ -238,6 +238,13 @@ def test_activations_that_overflow_are_told_with_layer_and_clip(network, clips):
         quantize(broken, "w8a8", clips)
 
 
+def test_clips_may_be_named(network):
+    made = quantize(network, "w8a8", "procedural", method="everview-nearest")
+    assert made.quantization.num_clips == 12
+    with pytest.raises(InputError, match="/nowhere"):
+        quantize(network, "w8a8", "/nowhere")
+
+
 def test_a_quantized_network_is_not_quantized_again(network, clips):
     with pytest.raises(ConfigError, match=r"quantized already .w8a8."):
         quantize(quantize(network, "w8a8"), "w4a8")

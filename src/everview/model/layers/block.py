@@ -12,10 +12,16 @@ from everview.model.layers.rope import RotaryTables, rotate
 
 
 def input_dtype(projection: nn.Module) -> torch.dtype:
-    """In which a projection computes: the dtype of its weight, or its own word if it has none.
+    """In which a projection takes its input: the dtype of its weight, or its own word.
 
-    Quantized layers hold integers in place of a weight, and an attribute `dtype`.
+    Quantized layers hold integers in place of a weight, and attributes `input_dtype` and `dtype`.
     """
+    weight = getattr(projection, "weight", None)
+    return cast(torch.dtype, projection.input_dtype) if weight is None else weight.dtype
+
+
+def output_dtype(projection: nn.Module) -> torch.dtype:
+    """In which it answers; see `input_dtype`."""
     weight = getattr(projection, "weight", None)
     return cast(torch.dtype, projection.dtype) if weight is None else weight.dtype
 

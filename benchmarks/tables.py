@@ -305,6 +305,8 @@ def quantization() -> str:
         *_block_speed(),
         "",
         *_full_size(),
+        "",
+        *_together(),
     ]
     return "\n".join(lines) + "\n"
 
@@ -313,6 +315,27 @@ OFF = {
     "depth_off": ("depth off", 4), "rotation_off_degrees": ("rotation off, degrees", 3),
     "translation_off": ("translation off", 3),
 }  # fmt: skip
+
+
+def _together() -> list[str]:
+    """Quantized network, bounded memory, streaming."""
+    lines = [
+        "`mini` in a stream whose past is full, by precision and memory:",
+        "",
+        "| network | memory | MB of keys and values | ms / frame |",
+        "|---|---|---|---|",
+    ]
+    machine: dict[str, Any] = {}
+    for name in ("key_diversity", "key_diversity_bits8"):
+        for precision in ("float32", "bfloat16", "int8", "int4"):
+            result = read(f"latency_mini_{name}_{precision}.json")
+            machine = result["machine"]
+            lines.append(
+                f"| {precision} | `{result['memory']}` | {result['cache_bytes'] / 1e6:.2f} | "
+                f"{1000 * result['seconds_per_frame']['median']:.0f} |"
+            )
+    source = _source("latency_mini_key_diversity*.json", machine, "everview bench latency")
+    return [*lines, "", source]
 
 
 def _quantized(runs: dict[str, Any]) -> list[str]:

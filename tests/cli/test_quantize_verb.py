@@ -129,3 +129,20 @@ def test_unusual_candidates_are_left_out(small):
     assert not any(torch.equal(clip, candidates[4]) for clip in picked)
     with pytest.raises(ConfigError, match="too few to choose"):
         choose_clips(small, candidates[:4], 8)
+
+
+@pytest.mark.usefixtures("small_previews")
+@pytest.mark.parametrize("memory", ["key_diversity:frames=3,bits=8", "late_merge:frames=3,bits=4"])
+def test_integers_in_network_and_memory_go_together(folder, tmp_path, memory):
+    out = tmp_path / "recording"
+    source = images(tmp_path / "shot", 8)
+    call = ["run", str(source), "-o", str(out), "--model", str(folder), "--device", "cpu"]
+    assert main([*call, "--precision", "int8", "--memory", memory]) == 0
+    recording = everview.Recording.open(out)
+    assert len(recording) == 8
+    plain = tmp_path / "float"
+    assert main([*call[:3], str(plain), *call[4:], "--memory", "full"]) == 0
+    depth, expected = recording.depth(0), everview.Recording.open(plain).depth(0)
+    assert abs(depth / expected - 1).mean() < 0.05
+    bytes_held = [entry.memory for entry in recording.entries]
+    assert len(set(bytes_held[4:])) == 1

@@ -162,7 +162,7 @@ def _measure(network: "Network", clips: "list[Tensor]") -> dict[str, Any]:
 def _half() -> "torch.dtype":
     import torch
 
-    return torch.float16
+    return torch.bfloat16
 
 
 def _tell(what: str, done: int, total: int) -> None:

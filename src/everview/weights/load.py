@@ -14,6 +14,7 @@ from everview.errors import ConfigError, WeightsError
 from everview.model.config import Config
 from everview.model.network import Network
 from everview.quantization.file import num_weights, place_empty_layers, read_record
+from everview.quantization.heads import halve_heads
 from everview.quantization.network import (
     Quantization,
     execute,
@@ -105,6 +106,8 @@ def load(
     network = empty_network(config)
     if record is not None:
         place_empty_layers(network, record, stored.shapes)
+        if torch.bfloat16 in stored.dtypes:
+            halve_heads(network)
     network.set_precision(torch.float32 if scheme is not None else dtype)
     check_fit(network, stored.shapes, name=found.name)
     fill(network, stored, target)

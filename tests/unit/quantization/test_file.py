@@ -135,3 +135,33 @@ def test_a_device_that_can_only_simulate_says_so(network, tmp_path, monkeypatch)
     monkeypatch.setattr(arithmetic, "has_integer_units", lambda: False)
     with pytest.warns(UserWarning, match="quantized layers are only simulated on cpu"):
         everview.load(folder, device="cpu")
+
+
+def test_heads_that_are_stored_in_bfloat16_stay_so_and_answer_in_float32(tmp_path):
+    whole = build(presets["tiny"], seed=2)
+    made = quantize(whole, "w8a8")
+    plain, half = (
+        everview.load(everview.save(made, tmp_path / name, dtype=dtype), device="cpu")
+        for name, dtype in (("float", None), ("half", torch.bfloat16))
+    )
+    heads = ("depth_head", "point_head", "track_head")
+    numbers = [
+        sum(p.numel() * p.element_size() for h in heads for p in getattr(n, h).parameters())
+        for n in (plain, half)
+    ]
+    assert numbers[1] < 0.6 * numbers[0]
+    image = torch.rand(3, 56, 84, generator=torch.Generator().manual_seed(1))
+    found = []
+    for network in (plain, half):
+        with network.stream() as stream:
+            stream.step(image)
+            stream.track(torch.tensor([[20.0, 30.0]]))
+            found.append(stream.step(image))
+    for name in ("depth", "points", "tracks", "pose_encoding"):
+        exact, near = getattr(found[0], name), getattr(found[1], name)
+        assert near.dtype == torch.float32
+        error = (near - exact).abs().mean() / exact.abs().mean()
+        assert error < (0.05 if name != "pose_encoding" else 1e-2), name
+    again = everview.save(half, tmp_path / "again")
+    assert torch.equal(everview.load(again, device="cpu").stream().step(image).depth,
+                       half.stream().step(image).depth)  # fmt: skip

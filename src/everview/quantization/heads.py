@@ -1,0 +1,33 @@
+"""Dense heads and tracker in bfloat16: not quantized, they would be a sixth of the bytes."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from everview.model.network import Network
+
+PRODUCTS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+"""Layers that are computed in bfloat16; norms, positions and coordinates stay in float32."""
+
+
+def halve_heads(network: Network) -> None:
+    """Keep and compute the products of dense heads and tracker in bfloat16, layer by layer.
+
+    What goes in and comes out of each layer is float32, as under autocast, so that pixels of tracks
+    and the exponents of depth do not lose their digits. Names and shapes stay.
+    """
+    for head in (network.depth_head, network.point_head, network.track_head):
+        for layer in [] if head is None else head.modules():
+            if isinstance(layer, PRODUCTS):
+                layer.to(torch.bfloat16)
+                layer.register_forward_pre_hook(_in_bfloat16)
+                layer.register_forward_hook(_in_float32)
+
+
+def _in_bfloat16(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (arguments[0].to(torch.bfloat16), *arguments[1:])
+
+
+def _in_float32(_: nn.Module, __: tuple[Any, ...], result: Tensor) -> Tensor:
+    return result.float()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -26,8 +27,8 @@ class Similarity:
 
 
 def umeyama(
-    source: Float[Tensor, "n 3"],
-    target: Float[Tensor, "n 3"],
+    source: Float[Tensor, "n 3"] | Float[np.ndarray, "n 3"],
+    target: Float[Tensor, "n 3"] | Float[np.ndarray, "n 3"],
     *,
     with_scale: bool = True,
     allow_line: bool = False,
@@ -48,6 +49,7 @@ def umeyama(
     Source: Umeyama, Least-squares estimation of transformation parameters between two point
     patterns (1991), Eq. 34 to 43.
     """
+    source, target = torch.as_tensor(source), torch.as_tensor(target)
     _check(source, target)
     source_mean, target_mean = source.mean(dim=0), target.mean(dim=0)
     x, y = source - source_mean, target - target_mean

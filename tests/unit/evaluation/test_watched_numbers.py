@@ -2,7 +2,7 @@
 
 `watched_numbers.json` is a snapshot of our own output, no oracle (those are in test_benchmarks and
 golden/metrics). After a change that is meant to move a number:
-`EVERVIEW_WRITE_NUMBERS=1 pytest tests/unit/evaluation/test_watched_tables.py`, and a line under
+`EVERVIEW_WRITE_NUMBERS=1 pytest tests/unit/evaluation/test_watched_numbers.py`, and a line under
 "Numbers" in the changelog.
 """
 

@@ -58,3 +58,13 @@ def test_points_on_a_line_have_no_unique_rotation_but_one_smallest_distance():
 def test_what_cannot_be_aligned_is_refused_in_words(source, target, message):
     with pytest.raises(ConfigError, match=message):
         umeyama(source, target)
+
+
+def test_numpy_arrays_give_what_tensors_give():
+    source = torch.randn(9, 3, dtype=torch.float64)
+    target = 2 * source + 1
+    expected = umeyama(source, target)
+    found = umeyama(source.numpy(), target.numpy())
+    assert found.scale == expected.scale
+    assert torch.equal(found.rotation, expected.rotation)
+    assert torch.equal(found.translation, expected.translation)

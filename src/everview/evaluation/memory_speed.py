@@ -66,31 +66,31 @@ def measure_memory_speed(shape: TokenShape, settings: MemorySpeedSettings) -> di
 
     Returns:
         plain values for a JSON file; per policy and length `seconds`, `attention_seconds` (the
-        kernel alone over as many tokens), `update_share` (what is not attention, over attention)
-        and `speed_up` over the concatenated cache: a growing one for `full`, one that forgets for
-        the others.
+        kernel alone over as many tokens), `concatenated_seconds` (a cache that grows for `full`,
+        one that forgets for the others), and medians of ratios of neighbouring turns:
+        `update_share` (what is not attention, over attention) and `speed_up`.
     """
     rows = []
     for frames in settings.frames:
         tokens = frames * shape.per_frame
-        attention = _median(_attention(shape, tokens + shape.per_frame), shape, settings)
-        plain = {
-            name: _median(_plain(shape, tokens, budget), shape, settings)
-            for name, budget in ((BARE, None), ("bounded", tokens))
-        }
         for policy in settings.policies:
-            seconds = _median(_ours(shape, tokens, _with_budget(policy, tokens)), shape, settings)
-            beside = plain[BARE if policy.startswith(BARE) else "bounded"]
+            is_bare = policy.startswith(BARE)
+            steps = (
+                _attention(shape, tokens + shape.per_frame),
+                _plain(shape, tokens, None if is_bare else tokens),
+                _ours(shape, tokens, _with_budget(policy, tokens)),
+            )
+            attention, plain, ours = _seconds(steps, shape, settings.repetitions)
             rows.append(
                 {
                     "policy": policy,
                     "frames": frames,
                     "tokens": tokens,
-                    "seconds": seconds,
-                    "attention_seconds": attention,
-                    "update_share": seconds / attention - 1,
-                    "concatenated_seconds": beside,
-                    "speed_up": beside / seconds,
+                    "seconds": statistics.median(ours),
+                    "attention_seconds": statistics.median(attention),
+                    "concatenated_seconds": statistics.median(plain),
+                    "update_share": _median_ratio(ours, attention) - 1,
+                    "speed_up": _median_ratio(plain, ours),
                 }
             )
     return {
@@ -160,16 +160,22 @@ def _frame(memory: LayerMemory, queries: Tensor, keys: Tensor, values: Tensor) -
     return result
 
 
-def _median(step: Step, shape: TokenShape, settings: MemorySpeedSettings) -> float:
-    seconds = []
-    for _ in range(settings.repetitions + 1):
+def _seconds(steps: Sequence[Step], shape: TokenShape, repetitions: int) -> list[list[float]]:
+    """Of every step, in turns, so that a slower machine slows all; the first does not count."""
+    seconds: list[list[float]] = [[] for _ in steps]
+    for _ in range(repetitions + 1):
         tokens = [_random(shape, shape.per_frame) for _ in range(3)]
-        synchronise(shape.device)
-        started = time.perf_counter()
-        step(*tokens)
-        synchronise(shape.device)
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[1:])
+        for step, found in zip(steps, seconds, strict=True):
+            synchronise(shape.device)
+            started = time.perf_counter()
+            step(*tokens)
+            synchronise(shape.device)
+            found.append(time.perf_counter() - started)
+    return [found[1:] for found in seconds]
+
+
+def _median_ratio(above: list[float], below: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
 def _random(shape: TokenShape, tokens: int) -> Tensor:

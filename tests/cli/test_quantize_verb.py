@@ -146,3 +146,12 @@ def test_integers_in_network_and_memory_go_together(folder, tmp_path, memory):
     assert abs(depth / expected - 1).mean() < 0.05
     bytes_held = [entry.memory for entry in recording.entries]
     assert len(set(bytes_held[4:])) == 1
+
+
+def test_notes_beside_calibration_clips_are_no_clips(small, tmp_path):
+    for number in range(2):
+        images(tmp_path / "shots" / f"{number}", 3)
+    (tmp_path / "shots" / "README.md").write_text("two shots")
+    (tmp_path / "shots" / "times.txt").write_text("0 1")
+    found = calibration_clips(small, str(tmp_path / "shots"), clips=2, frames=3)
+    assert len(found) == 2

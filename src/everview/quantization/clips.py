@@ -1,5 +1,6 @@
 """Calibration clips out of files: folders, videos, or procedural places."""
 
+import mimetypes
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -89,7 +90,13 @@ def _parts(folder: Path) -> list[Path]:
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     if (folder / "images").is_dir() or any(is_image(entry) for entry in entries if entry.is_file()):
         return []
-    return entries
+    return [entry for entry in entries if entry.is_dir() or _may_be_video(entry)]
+
+
+def _may_be_video(file: Path) -> bool:
+    """Not what lies beside videos, such as notes and tables."""
+    kind, _ = mimetypes.guess_type(file.name)
+    return kind is None or kind.startswith("video/")
 
 
 def _rendered(network: Network, number: int, frames: int) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from everview.errors import ConfigError, InputError
 from everview.evaluation.benchmarks.clip import Benchmark, Choice, EvalClip
 from everview.evaluation.machine import code_version, describe
-from everview.evaluation.runs.fingerprint import fingerprint
+from everview.evaluation.runs.fingerprint import clip_fingerprints, fingerprint
 from everview.evaluation.runs.predict import FIELDS, Progress, predict_clips
 from everview.evaluation.runs.predictors import Predictor
 from everview.evaluation.runs.store import RunStore
@@ -81,7 +81,7 @@ def predict(
         progress: see `Progress`.
 
     Raises:
-        ConfigError: if the store holds predictions of other settings.
+        ConfigError: if the store holds predictions of other settings or data.
         InputError: if data are absent or damaged; names the file.
     """
     clips, _ = settings.clips()
@@ -92,9 +92,10 @@ def predict(
             "benchmark": settings.benchmark.name,
             "choice": asdict(settings.full_choice()),
             **facts,
-        }
+        },
+        clip_fingerprints(clips),
+        settings.data,
     )
-    store.note_data(settings.data)
     started, begin = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     every = int(settings.benchmark.protocol.get("dense_every", 1))
     predict_clips(
@@ -115,7 +116,7 @@ def score(settings: RunSettings, *, alignment: str | None = None) -> dict[str, A
         Plain values for a JSON file, see `docs/evaluation.md`.
 
     Raises:
-        ConfigError: if the predictions are of another benchmark, or there are none.
+        ConfigError: if the predictions are of another benchmark or other data, or there are none.
         InputError: if data are absent or damaged, or no clip could be scored.
     """
     begin = time.perf_counter()
@@ -125,6 +126,7 @@ def score(settings: RunSettings, *, alignment: str | None = None) -> dict[str, A
         raise ConfigError(f"{settings.store} holds predictions of {facts['benchmark']}")
     settings = replace(settings, choice=Choice(**facts["choice"]))
     clips, found = settings.clips()
+    store.check_data(clip_fingerprints(clips), settings.data)
     protocol = protocol_of(benchmark, settings.full_choice())
     protocol |= {name: facts[name] for name in ("mode", "memory", "resize")}
     if alignment is not None:
@@ -132,7 +134,7 @@ def score(settings: RunSettings, *, alignment: str | None = None) -> dict[str, A
     scored, skipped = _score_clips(settings, clips, store, protocol)
     if not scored:
         raise InputError(f"no clip could be scored; {skipped[0]['clip']}: {skipped[0]['reason']}")
-    digest, files = fingerprint(clips, settings.data)
+    digest, files = fingerprint(clips)
     result = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,

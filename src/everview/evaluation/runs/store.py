@@ -95,17 +95,24 @@ class ClipStore:
         write_json(self.folder / "clip.json", {"frames": list(frames)})
         self.state.unlink(missing_ok=True)
 
+    def frames(self) -> tuple[str, ...]:
+        """Names of the frames of a finished clip.
+
+        Raises:
+            InputError: if that is absent or damaged.
+        """
+        try:
+            return tuple(json.loads((self.folder / "clip.json").read_text())["frames"])
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{self.folder} holds no finished predictions: {error}") from error
+
     def read(self) -> "StoredClip":
         """All predictions of a finished clip.
 
         Raises:
             InputError: if a file is absent or damaged.
         """
-        try:
-            frames = json.loads((self.folder / "clip.json").read_text())["frames"]
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{self.folder} holds no finished predictions: {error}") from error
-        return StoredClip(tuple(frames), self._parts())
+        return StoredClip(self.frames(), self._parts())
 
     def _parts(self) -> list[Path]:
         found = self.folder.glob("part_*_*.safetensors")

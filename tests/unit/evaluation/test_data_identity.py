@@ -99,6 +99,14 @@ def test_the_fingerprint_of_a_rendered_world_knows_its_renderer(tmp_path, monkey
     assert found() != before
 
 
+def test_a_result_says_that_its_data_were_generated(settings):
+    assert score(settings)["data"]["generated"] is True
+    deeper = replace(settings, data=settings.data / "training")
+    assert score(deeper)["data"]["generated"] is True
+    (settings.data / "everview.json").unlink()
+    assert score(settings)["data"]["generated"] is False
+
+
 def test_the_command_line_refuses_other_data_with_code_2(tmp_path, capsys):
     for folder, seed in (("s1", 31), ("s2", 33)):
         LAYOUTS[LAYOUT](tmp_path / folder, [sequence(seed, 2, size=SIZE, kind="room")])

@@ -13,6 +13,7 @@ import torch
 
 from everview.errors import ConfigError, InputError
 from everview.evaluation.benchmarks.clip import Benchmark, Choice, EvalClip
+from everview.evaluation.benchmarks.generated import is_from_world
 from everview.evaluation.machine import code_version, describe
 from everview.evaluation.runs.fingerprint import clip_fingerprints, fingerprint
 from everview.evaluation.runs.predict import FIELDS, Progress, predict_clips
@@ -147,6 +148,7 @@ def score(settings: RunSettings, *, alignment: str | None = None) -> dict[str, A
         "protocol": protocol,
         "data": {
             "name": benchmark.title, "fingerprint": digest, "files": files,
+            "generated": benchmark.is_generated or is_from_world(clips),
             "clips_found": found, "clips_scored": len(scored), "skipped": skipped,
         },
         "model": facts["model"],

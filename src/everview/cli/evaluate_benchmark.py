@@ -64,6 +64,12 @@ def list_benchmarks() -> int:
     for title in ("benchmark", "compares", "files below --data", "from"):
         table.add_column(title, overflow="fold")
     table.add_row("procedural", "everything, on short clips", "none", "everview.world")
+    table.add_row(
+        "recording",
+        "cameras, and depth where it is known, in windows",
+        "a folder that everview run or world wrote, or with a sequence.json",
+        "footage of your own",
+    )
     for benchmark in BENCHMARKS.values():
         task = benchmark.task.replace("_", ", ")
         table.add_row(benchmark.name, task, benchmark.layout, benchmark.source)

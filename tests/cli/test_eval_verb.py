@@ -62,7 +62,18 @@ def test_impossible_settings_end_with_a_line_that_says_what_to_type(model_folder
 
 def test_an_unknown_benchmark_is_a_wrong_call(capsys):
     assert main(["eval", "nowhere"]) == 2
-    assert "procedural" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert all(name in said for name in ("procedural", "recording", "sintel-video"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("sintel", "sintel-"), ("recordin", "recording"), ("TUM-pose", "tum-pose"),
+     ("long-world", "longworld"), ("procedual", "procedural")],
+)  # fmt: skip
+def test_a_benchmark_with_a_slip_names_the_nearest(wrong, right, capsys):
+    assert main(["eval", wrong, "-o", "r.json"]) == 2
+    assert f"did you mean {right}" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("verb", ["eval", "train"])

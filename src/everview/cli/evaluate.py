@@ -61,12 +61,13 @@ class Eval:
     windows, 4."""
     every: int = 1
     """recording: take each n-th frame."""
-    seed: int = 0
-    """Of drawn frames, thinned clouds and long worlds."""
-    preset: Literal["strict", "paper"] = "strict"
-    """strict: exact optima; paper: as published, quirks included."""
+    seed: int | None = None
+    """Of drawn frames, thinned clouds and long worlds; 0 if left out."""
+    preset: Literal["strict", "paper"] | None = None
+    """strict: exact optima, if left out; paper: as published, quirks included."""
     alignment: str | None = None
-    """Of depth: none, median, scale, weiszfeld; of trajectories: none, scale, se3, sim3."""
+    """Of depth: none, median, scale, weiszfeld; of trajectories: none, scale, se3, sim3; of points:
+    none, sim3; as the preset does if left out."""
     mode: Literal["streaming", "offline", "single"] | None = None
     """Frame by frame, all at once, or each frame by itself; as the benchmark does if left out."""
     memory: str = "full"
@@ -78,7 +79,8 @@ class Eval:
     threads: int | None = None
     """Threads of the CPU; all cores if left out."""
     rescore: bool = False
-    """Score the stored predictions again; no network is loaded."""
+    """Score the stored predictions again, with another preset or alignment if you like; no network
+    is loaded."""
     deterministic: bool = False
     """No times and no machine in the result: two equal runs give equal bytes."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
@@ -98,7 +100,6 @@ class Eval:
     def _benchmark(self) -> int:
         from everview.cli.evaluate_benchmark import BenchmarkCall, run_benchmark
         from everview.errors import ConfigError
-        from everview.evaluation.benchmarks.clip import Choice
         from everview.evaluation.benchmarks.registry import benchmark_named
 
         benchmark_named(self.benchmark)
@@ -107,11 +108,13 @@ class Eval:
         if len(self.data) > 1:
             raise ConfigError(f"{self.benchmark} reads one folder, got {len(self.data)} in --data")
         frames = _lengths(self.frames)[0] if self.frames else None
-        choice = Choice(stride=self.stride, frames=frames, seed=self.seed, preset=self.preset)
+        asked = {
+            "stride": self.stride, "frames": frames, "seed": self.seed, "preset": self.preset
+        }  # fmt: skip
         return run_benchmark(
             BenchmarkCall(
                 benchmark=self.benchmark, data=self.data[0] if self.data else None, out=self.out,
-                model=self.model, choice=choice, limit=self.limit, mode=self.mode,
+                model=self.model, asked=asked, limit=self.limit, mode=self.mode,
                 memory=self.memory, precision=self.precision, device=self.device,
                 alignment=self.alignment, rescore=self.rescore, deterministic=self.deterministic,
             )

@@ -1,6 +1,7 @@
 """The half of `everview eval` that runs the benchmarks of `everview eval list`."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
 
     from everview.evaluation.benchmarks.clip import Choice
     from everview.evaluation.runs.run import RunSettings
+    from everview.evaluation.runs.store import RunStore
 
 PIPED_WIDTH = 120
 """Columns of tables where there is no terminal to ask for its width."""
@@ -23,7 +25,8 @@ class BenchmarkCall:
     data: Path | None
     out: Path
     model: str
-    choice: "Choice"
+    asked: Mapping[str, Any]
+    """Entries of a `Choice`; None what was left out."""
     limit: int | None
     mode: str | None
     memory: str
@@ -61,6 +64,12 @@ def list_benchmarks() -> int:
     for title in ("benchmark", "compares", "files below --data", "from"):
         table.add_column(title, overflow="fold")
     table.add_row("procedural", "everything, on short clips", "none", "everview.world")
+    table.add_row(
+        "recording",
+        "cameras, and depth where it is known, in windows",
+        "a folder that everview run or world wrote, or with a sequence.json",
+        "footage of your own",
+    )
     for benchmark in BENCHMARKS.values():
         task = benchmark.task.replace("_", ", ")
         table.add_row(benchmark.name, task, benchmark.layout, benchmark.source)
@@ -83,15 +92,42 @@ def _settings(call: BenchmarkCall) -> "RunSettings":
     from everview.errors import ConfigError
     from everview.evaluation.benchmarks.registry import benchmark_named
     from everview.evaluation.runs.run import RunSettings
+    from everview.evaluation.runs.store import RunStore
+    from everview.evaluation.runs.tasks import check_alignment
 
     benchmark = benchmark_named(call.benchmark)
+    if call.alignment is not None:
+        check_alignment(benchmark, call.alignment)
     if call.data is None and not benchmark.is_generated:
         raise ConfigError(f"{benchmark.name} needs --data DIR with {benchmark.layout}")
+    folder = call.out.with_name(f"{call.out.stem}.predictions")
     return RunSettings(
-        benchmark=benchmark, data=call.data or Path(), choice=call.choice, limit=call.limit,
-        store=call.out.with_name(f"{call.out.stem}.predictions"),
-        deterministic=call.deterministic,
+        benchmark=benchmark, data=call.data or Path(), choice=_choice(call, RunStore(folder)),
+        limit=call.limit, store=folder, deterministic=call.deterministic,
     )  # fmt: skip
+
+
+def _choice(call: BenchmarkCall, store: "RunStore") -> "Choice":
+    """What was asked for; the rest as usual, or as predicted where that is scored again.
+
+    Raises:
+        ConfigError: if something is asked that stored predictions cannot answer.
+    """
+    from everview.errors import ConfigError
+    from everview.evaluation.benchmarks.clip import Choice
+
+    asked = {name: value for name, value in call.asked.items() if value is not None}
+    if not call.rescore:
+        return Choice(**asked)
+    facts = store.facts()
+    answers = {"mode": call.mode, "memory": None if call.memory == "full" else call.memory}
+    for name, value in answers.items():
+        if value not in (None, facts[name]):
+            raise ConfigError(
+                f"{store.folder} holds predictions of {name} {facts[name]}, not {value}: leave out "
+                f"--{name} to score these again, or predict into another -o without --rescore"
+            )
+    return Choice(**(facts["choice"] | asked))
 
 
 def _predict(call: BenchmarkCall, settings: "RunSettings", console: "Console") -> None:

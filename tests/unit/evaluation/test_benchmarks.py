@@ -4,6 +4,7 @@ import gzip
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from everview.evaluation.runs.run import RunSettings, predict, score
 from everview.world.layouts.registry import LAYOUTS
 
 sys.path.insert(0, str(Path(__file__).parent))
-from benchmark_folders import LAYOUT_OF, WorldPredictor, world_clips
+from benchmark_folders import LAYOUT_OF, SIZE, WorldPredictor, world_clips
 
 PERFECT = {"abs_rel": 0.0, "rmse": 0.0, "log_rmse": 0.0, "delta1": 1.0, "ate": 0.0,
            "rpe_translation": 0.0, "rpe_rotation": 0.0, "auc30": 1.0, "auc3": 1.0, "accuracy": 0.0,
@@ -124,6 +125,57 @@ def test_points_without_a_prediction_are_counted_and_left_out_of_both_clouds(
     for clip in result["clips"]:
         assert clip["details"]["pixels_without_prediction"] > 0
         assert clip["scores"]["accuracy"] < (0.05 if name == "dtu" else 2e-3)
+
+
+def _plane(name, tilt):
+    """A generated clip in which every camera sees one plane; and the plane's normal in the world.
+
+    Args:
+        tilt: degrees between the normal and the first camera's axis.
+    """
+    clip = world_clips(LAYOUT_OF[name])[0]
+    poses, K = clip.world_from_camera.double(), clip.intrinsics.double()
+    a = math.radians(tilt)
+    normal = poses[0, :3, :3] @ torch.tensor([math.sin(a), 0.0, math.cos(a)]).double()
+    reach = normal @ (poses[0, :3, 3] + 2 * poses[0, :3, 2])  # two metres before the first camera
+    v, u = torch.meshgrid(*(torch.arange(n).double() for n in SIZE), indexing="ij")
+    pixels = torch.stack([u, v, torch.ones_like(u)], dim=-1)
+    rays = pixels[None] @ torch.linalg.inv(K).mT[:, None] @ poses[:, None, :3, :3].mT
+    depth = (reach - poses[:, :3, 3] @ normal)[:, None, None] / (rays @ normal)
+    assert float(depth.min()) > 0.5
+    assert float(depth.max()) < 9
+    points = poses[:, None, None, :3, 3] + rays * depth[..., None]
+    return replace(clip, depth=depth.float(), points=points), normal
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "distance"), [("7scenes", 1.0, 0.25), ("dtu", 1e-3, 250.0)]
+)
+@pytest.mark.parametrize(
+    ("alignment", "tilt", "share"),
+    [("none", 0.0, 1.0), ("none", 20.0, 1.0), ("median shift and scale", 0.0, 0.0)],
+)
+def test_a_plane_beside_the_true_one_has_that_distance_as_error(
+    name, unit, distance, alignment, tilt, share, tmp_path
+):
+    """ICP does not reach so far; the shift of medians takes away what lies along the axis."""
+    clip, normal = _plane(name, tilt)
+    LAYOUTS[LAYOUT_OF[name]](tmp_path / "data", [clip])
+    settings = _settings(name, tmp_path / "data", tmp_path / "predictions")
+    names = [found.name for found in settings.clips()[0]]
+    first = clip.world_from_camera[0].double()
+
+    def push(values, index, count):
+        values["points"] += distance * (first[:3, :3].mT @ normal)
+
+    predictor = WorldPredictor([clip], names, unit=unit, change=push)
+    predict(settings, predictor, predictor.facts())
+    (scored,) = score(settings, alignment=alignment)["clips"]
+    half_step = 1e-3 if name == "7scenes" else 2e-2
+    for metric in ("accuracy", "accuracy_median", "completeness", "chamfer"):
+        assert scored["scores"][metric] == pytest.approx(share * distance, abs=half_step), metric
+    assert scored["scores"]["normal_consistency"] > 0.99
+    assert scored["details"]["icp_fitness"] == (0 if share else 1)
 
 
 @pytest.mark.parametrize("name", ["sintel-depth", "kitti-video", "tum-pose", "co3d-pose"])

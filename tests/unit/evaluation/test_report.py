@@ -14,7 +14,7 @@ from PIL import Image
 from everview.cli.main import main
 from everview.evaluation.benchmarks.registry import BENCHMARKS
 from everview.evaluation.reports import plots
-from everview.evaluation.reports.beside import table_beside
+from everview.evaluation.reports.beside import overview, table_beside
 from everview.evaluation.reports.blocks import NOT_RUN, Report, Row, Section, Table, Text
 from everview.evaluation.reports.cases import GAP, LEAST_WIDTH, MOST_WIDTH, _sheet
 from everview.evaluation.reports.html import html
@@ -68,6 +68,29 @@ def test_what_was_measured_otherwise_is_not_run_and_says_why(content, reason, tm
     assert row.kind == "absent"
     assert set(row.cells[1:-1]) == {NOT_RUN}
     assert reason in row.cells[-1]
+
+
+def test_generated_data_fill_no_published_row(tmp_path):
+    content = whole_tum(0.0123)
+    content["data"] |= {"generated": True}
+    row = beside(tmp_path, content)["Everview: mini"]
+    assert row.kind == "absent"
+    assert set(row.cells[1:-1]) == {NOT_RUN}
+    assert "generated data" in row.cells[-1]
+    assert "tum-pose-published" not in figure_names(content)
+    read = read_result(tmp_path / "ours.json")
+    (row,) = overview({"tum-pose": [read]}, [BENCHMARKS["tum-pose"]]).rows
+    assert row.kind == "absent"
+    assert row.cells[2] == NOT_RUN
+    assert "generated data" in row.cells[3]
+
+
+def test_a_generated_benchmark_has_its_number_in_the_overview(tmp_path):
+    content = result("longworld")
+    content["data"] |= {"generated": True}
+    read = read_result(write(tmp_path / "r.json", content))
+    (row,) = overview({"longworld": [read]}, [BENCHMARKS["longworld"]]).rows
+    assert row.kind == "ours"
 
 
 def test_models_without_a_result_are_not_run_and_hold_no_number(tmp_path):

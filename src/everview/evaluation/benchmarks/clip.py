@@ -50,7 +50,7 @@ class EvalClip:
     files: tuple[Path, ...] = ()
     """All that is read, for the fingerprint."""
     identity: str = ""
-    """What stands for generated data in the fingerprint: seed and settings."""
+    """What stands for generated data in the fingerprint: seed, settings and version."""
     cloud: Callable[[], Float[Tensor, "n 3"]] | None = None
     """Points of the whole scene, in the unit of the set."""
     poses: Callable[[], Float[Tensor, "s 4 4"]] | None = None

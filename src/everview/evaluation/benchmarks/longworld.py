@@ -8,6 +8,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+import everview
 from everview.evaluation.benchmarks.clip import Benchmark, Choice, EvalClip, FrameTruth
 from everview.world.clip import Options, WorldSequence, WorldView
 
@@ -56,7 +57,7 @@ def _clip(walk: Walk, seed: int, choice: Choice) -> EvalClip:
         image=frames.image,
         truth=frames.truth,
         poses=lambda: frames.poses(count),
-        identity=f"{walk} {seed} {SIZE} {choice.stride or 1}",
+        identity=f"{walk} {seed} {SIZE} {choice.stride or 1} everview {everview.__version__}",
         facts={"returns": walk.motion == "loop"},
     )
 

@@ -1,5 +1,7 @@
 """Every benchmark by its name."""
 
+from difflib import get_close_matches
+
 from everview.errors import ConfigError
 from everview.evaluation.benchmarks import (
     bonn,
@@ -42,15 +44,19 @@ BENCHMARKS: dict[str, Benchmark] = {
     )
 }
 """Name -> benchmark, in the order of `everview eval list`."""
+OTHERS = ("procedural", "recording")
+"""Names with a runner of their own, which writes groups beside trivial guesses."""
 
 
 def benchmark_named(name: str) -> Benchmark:
     """The benchmark of a name.
 
     Raises:
-        ConfigError: if it is unknown; lists the known ones.
+        ConfigError: if it is unknown; names the nearest and lists the known ones.
     """
     if name not in BENCHMARKS:
-        known = ", ".join(BENCHMARKS)
-        raise ConfigError(f"benchmark {name!r} is unknown; known: procedural, {known}")
+        known = (*OTHERS, *BENCHMARKS)
+        near = get_close_matches(name.lower(), known, n=1)
+        hint = f": did you mean {near[0]}?" if near else ";"
+        raise ConfigError(f"benchmark {name!r} is unknown{hint} known: {', '.join(known)}")
     return BENCHMARKS[name]

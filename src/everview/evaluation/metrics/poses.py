@@ -15,6 +15,8 @@ from everview.evaluation.metrics.arrays import Array, as_double
 from everview.geometry.alignment import Similarity, umeyama
 from everview.geometry.rotations import invert_rigid, rigid
 
+ALIGNMENTS = ("none", "scale", "se3", "sim3")
+"""Names of all ways to align a path."""
 NO_MOTION = 1e-9
 """Lengths below this count as standing still."""
 
@@ -139,8 +141,8 @@ def align_paths(
     identity = torch.eye(3, dtype=start.dtype)
     if alignment == "none":
         return Similarity(scale=1.0, rotation=identity, translation=torch.zeros_like(goal[0]))
-    if alignment not in ("scale", "se3", "sim3"):
-        raise ConfigError(f"alignment must be none, scale, se3 or sim3; got {alignment!r}")
+    if alignment not in ALIGNMENTS:
+        raise ConfigError(f"alignment must be {', '.join(ALIGNMENTS)}; got {alignment!r}")
     if _stands(goal) and alignment != "se3":
         raise ConfigError(
             "the true camera stands still, so that every path fits once it is scaled: leave this "

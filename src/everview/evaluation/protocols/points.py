@@ -24,6 +24,8 @@ from everview.geometry.alignment import umeyama
 from everview.geometry.cameras import points_from_depth
 from everview.geometry.rotations import invert_rigid
 
+ALIGNMENTS = ("median shift and scale", "sim3", "none")
+"""Names of all ways to align point maps before ICP; `none`: both in their first camera's frame."""
 UNIT = "unit of the truth"
 MEANINGS = {
     "accuracy": Meaning(meaning="mean distance from predicted to true points", unit=UNIT),
@@ -49,7 +51,7 @@ class Views(NamedTuple):
 def defaults(_: str, preset: str) -> dict[str, object]:
     """Settings of published tables."""
     return {
-        "alignment": "median shift and scale",
+        "alignment": ALIGNMENTS[0],
         "crop": 224,
         "icp_threshold": 0.1,
         "icp_rounds": 30,
@@ -72,10 +74,10 @@ def score_points(clip: EvalClip, stored: StoredClip, settings: Settings) -> Clip
     )  # both clouds lose these pixels
     if not any(bool(mask.any()) for mask in views.masks):
         raise ConfigError("no pixel has both a true depth and a finite predicted point")
-    is_sim3 = settings["alignment"] == "sim3"
-    scale, views = (1.0, views) if is_sim3 else _by_medians(views)
+    alignment = settings["alignment"]
+    scale, views = _by_medians(views) if alignment == ALIGNMENTS[0] else (1.0, views)
     predicted, true = _clouds(views, settings["crop"])
-    if is_sim3:
+    if alignment == "sim3":
         similarity = umeyama(torch.from_numpy(predicted), torch.from_numpy(true))
         predicted, scale = similarity.apply(torch.from_numpy(predicted)).numpy(), similarity.scale
     seed = int(settings["seed"])

@@ -26,6 +26,7 @@ KINDS = {
 """Task -> the score by which clips are ordered and methods are drawn."""
 SAME = {"weiszfeld": "scale"}
 """Alignments that have the same aim, so that their rows may stand in one table."""
+STAND_IN = "generated data, not the set itself"
 HEADS = {
     "accuracy": "Acc",
     "accuracy_median": "Acc med.",
@@ -119,7 +120,8 @@ def value_of(result: ResultFile, score: str, clip: str | None) -> float | None:
 def reasons_against(published: PublishedTable, result: ResultFile) -> list[str]:
     """Why a result cannot stand in a table: what was measured otherwise; empty if it can."""
     protocol = result.content["protocol"]
-    reasons = [] if published.is_comparable else ["another protocol"]
+    reasons = [STAND_IN] if is_stand_in(result) else []
+    reasons += [] if published.is_comparable else ["another protocol"]
     reasons += [] if published.clip else missing_part(result)
     for name, theirs in published.protocol.items():
         ours = protocol.get(name)
@@ -129,6 +131,12 @@ def reasons_against(published: PublishedTable, result: ResultFile) -> list[str]:
     if published.clip is not None and _plain(published.clip) not in names:
         reasons.append(f"clip {published.clip} is not in it")
     return reasons
+
+
+def is_stand_in(result: ResultFile) -> bool:
+    """Whether the data were generated in the layout of a set, of which no published row is."""
+    is_generated = bool(result.content["data"].get("generated", False))
+    return is_generated and not BENCHMARKS[result.benchmark].is_generated
 
 
 def missing_part(result: ResultFile) -> list[str]:
@@ -153,7 +161,8 @@ def remark(result: ResultFile) -> str:
     """How it was measured, in a few words."""
     protocol, data = result.content["protocol"], result.content["data"]
     scored, found = data["clips_scored"], data["clips_found"]
-    part = [] if scored == found else [f"only {scored} of {found} clips"]
+    part = [STAND_IN] if is_stand_in(result) else []
+    part += [] if scored == found else [f"only {scored} of {found} clips"]
     usual = BENCHMARKS[result.benchmark].choice
     asked = [
         f"{name} {protocol[name]}"
@@ -174,6 +183,9 @@ def overview(results: Mapping[str, Sequence[ResultFile]], benchmarks: Sequence[B
             shown = value_of(result, score, None)
             part = "; ".join(["", *missing_part(result)])
             name = f"{our_name(result)} ({remark(result)}{part})"
+            if is_stand_in(result):
+                rows.append(_overview_row(benchmark, score, (NOT_RUN, name), theirs, "absent"))
+                continue
             rows.append(_overview_row(benchmark, score, (number(shown), name), theirs, "ours"))
         if not ours:
             rows.append(_overview_row(benchmark, score, (NOT_RUN, ""), theirs, "absent"))

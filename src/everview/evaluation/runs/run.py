@@ -13,13 +13,14 @@ import torch
 
 from everview.errors import ConfigError, InputError
 from everview.evaluation.benchmarks.clip import Benchmark, Choice, EvalClip
+from everview.evaluation.benchmarks.generated import is_from_world
 from everview.evaluation.machine import code_version, describe
-from everview.evaluation.runs.fingerprint import fingerprint
+from everview.evaluation.runs.fingerprint import clip_fingerprints, fingerprint
 from everview.evaluation.runs.predict import FIELDS, Progress, predict_clips
 from everview.evaluation.runs.predictors import Predictor
 from everview.evaluation.runs.store import RunStore
 from everview.evaluation.runs.summary import by_group, summarise
-from everview.evaluation.runs.tasks import protocol_of, task_of
+from everview.evaluation.runs.tasks import check_alignment, protocol_of, task_of
 
 FORMAT = "everview evaluation"
 FORMAT_VERSION = 2
@@ -81,7 +82,7 @@ def predict(
         progress: see `Progress`.
 
     Raises:
-        ConfigError: if the store holds predictions of other settings.
+        ConfigError: if the store holds predictions of other settings or data.
         InputError: if data are absent or damaged; names the file.
     """
     clips, _ = settings.clips()
@@ -92,9 +93,10 @@ def predict(
             "benchmark": settings.benchmark.name,
             "choice": asdict(settings.full_choice()),
             **facts,
-        }
+        },
+        clip_fingerprints(clips),
+        settings.data,
     )
-    store.note_data(settings.data)
     started, begin = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     every = int(settings.benchmark.protocol.get("dense_every", 1))
     predict_clips(
@@ -108,14 +110,15 @@ def score(settings: RunSettings, *, alignment: str | None = None) -> dict[str, A
     """The second half: a result, from stored predictions and the truth alone.
 
     Args:
-        settings: what was run; its choice of frames is that of the predictions.
+        settings: what was run; the preset may be another one, if it takes the same frames.
         alignment: another one than the protocol's.
 
     Returns:
         Plain values for a JSON file, see `docs/evaluation.md`.
 
     Raises:
-        ConfigError: if the predictions are of another benchmark, or there are none.
+        ConfigError: if the predictions are of another benchmark, other data or other frames, some
+            or all are absent, or the alignment is unknown.
         InputError: if data are absent or damaged, or no clip could be scored.
     """
     begin = time.perf_counter()
@@ -123,8 +126,12 @@ def score(settings: RunSettings, *, alignment: str | None = None) -> dict[str, A
     facts = store.facts()
     if facts["benchmark"] != benchmark.name:
         raise ConfigError(f"{settings.store} holds predictions of {facts['benchmark']}")
-    settings = replace(settings, choice=Choice(**facts["choice"]))
+    if alignment is not None:
+        check_alignment(benchmark, alignment)
+    _check_choice(settings, Choice(**facts["choice"]))
     clips, found = settings.clips()
+    _check_clips(settings, clips, store)
+    store.check_data(clip_fingerprints(clips), settings.data)
     protocol = protocol_of(benchmark, settings.full_choice())
     protocol |= {name: facts[name] for name in ("mode", "memory", "resize")}
     if alignment is not None:
@@ -132,7 +139,7 @@ def score(settings: RunSettings, *, alignment: str | None = None) -> dict[str, A
     scored, skipped = _score_clips(settings, clips, store, protocol)
     if not scored:
         raise InputError(f"no clip could be scored; {skipped[0]['clip']}: {skipped[0]['reason']}")
-    digest, files = fingerprint(clips, settings.data)
+    digest, files = fingerprint(clips)
     result = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -141,6 +148,7 @@ def score(settings: RunSettings, *, alignment: str | None = None) -> dict[str, A
         "protocol": protocol,
         "data": {
             "name": benchmark.title, "fingerprint": digest, "files": files,
+            "generated": benchmark.is_generated or is_from_world(clips),
             "clips_found": found, "clips_scored": len(scored), "skipped": skipped,
         },
         "model": facts["model"],
@@ -157,6 +165,36 @@ def score(settings: RunSettings, *, alignment: str | None = None) -> dict[str, A
     return result | {"timing": timing if is_timed else None, "machine": machine}
 
 
+def _check_choice(settings: RunSettings, stored: Choice) -> None:
+    """Refuse what only new predictions can answer."""
+    asked = settings.full_choice()
+    for name in ("stride", "frames", "seed"):
+        ours, theirs = getattr(asked, name), getattr(stored, name)
+        if ours != theirs:
+            raise ConfigError(
+                f"{settings.store} holds predictions of {name} {theirs}, not {ours}: leave out "
+                f"--{name} to score these again, or predict into another -o without --rescore"
+            )
+
+
+def _check_clips(settings: RunSettings, clips: Sequence[EvalClip], store: RunStore) -> None:
+    """Refuse clips that were not predicted, or of which other frames were."""
+    done = [store.clip(clip.name).is_finished for clip in clips]
+    if not all(done):
+        first = done.index(False)
+        limit = f", or score only the first with --limit {first}" if first else ""
+        raise ConfigError(
+            f"{settings.store} holds finished predictions of {sum(done)} of {len(clips)} clips: "
+            f"run without --rescore to predict the others{limit}"
+        )
+    for clip in clips:
+        if store.clip(clip.name).frames() != clip.frames:
+            raise ConfigError(
+                f"clip {clip.name} has other frames with preset {settings.choice.preset} than in "
+                f"{settings.store}: predict into another -o without --rescore"
+            )
+
+
 def _score_clips(
     settings: RunSettings, clips: Sequence[EvalClip], store: RunStore, protocol: dict[str, Any]
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
@@ -165,8 +203,6 @@ def _score_clips(
     scored, skipped = [], []
     for clip in clips:
         stored = store.clip(clip.name).read()
-        if stored.frames != clip.frames:
-            raise InputError(f"clip {clip.name} has other frames than its predictions")
         try:
             found = task.score(clip, stored, protocol)
         except ConfigError as error:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,17 +95,24 @@ class ClipStore:
         write_json(self.folder / "clip.json", {"frames": list(frames)})
         self.state.unlink(missing_ok=True)
 
+    def frames(self) -> tuple[str, ...]:
+        """Names of the frames of a finished clip.
+
+        Raises:
+            InputError: if that is absent or damaged.
+        """
+        try:
+            return tuple(json.loads((self.folder / "clip.json").read_text())["frames"])
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{self.folder} holds no finished predictions: {error}") from error
+
     def read(self) -> "StoredClip":
         """All predictions of a finished clip.
 
         Raises:
             InputError: if a file is absent or damaged.
         """
-        try:
-            frames = json.loads((self.folder / "clip.json").read_text())["frames"]
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{self.folder} holds no finished predictions: {error}") from error
-        return StoredClip(tuple(frames), self._parts())
+        return StoredClip(self.frames(), self._parts())
 
     def _parts(self) -> list[Path]:
         found = self.folder.glob("part_*_*.safetensors")
@@ -199,11 +206,16 @@ class RunStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def open(self, key: dict[str, Any]) -> None:
-        """Begin, or go on with the same settings.
+    def open(self, key: dict[str, Any], data: Mapping[str, str], source: Path) -> None:
+        """Begin, or go on with the same settings and the same data.
+
+        Args:
+            key: the settings.
+            data: clip -> fingerprint of what is predicted now; more clips may follow later.
+            source: where the data lie.
 
         Raises:
-            ConfigError: if the folder holds predictions of other settings; names them.
+            ConfigError: if the folder holds predictions of other settings or data; names them.
         """
         if (self.folder / "run.json").is_file():
             stored, key = self.facts(), json.loads(json.dumps(key))  # tuples are lists there
@@ -213,9 +225,42 @@ class RunStore:
                     f"{self.folder} holds predictions with another {', '.join(other)}: name "
                     "another -o, or delete that folder"
                 )
-            return
+            self.check_data(data, source)
+            data = {**self._data(), **data}
         self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / "data.json", dict(data))
         write_json(self.folder / "run.json", key)
+        write_json(self.folder / "source.json", {"data": str(source.resolve())})
+
+    def check_data(self, data: Mapping[str, str], source: Path) -> None:
+        """Refuse predictions of other pixels, though clips and frames may have the same names.
+
+        Args:
+            data: clip -> fingerprint of what lies there now.
+            source: where the data lie.
+
+        Raises:
+            ConfigError: if a clip differs from the one that was predicted; names both.
+        """
+        stored = self._data()
+        other = sorted(name for name in data if stored.get(name, data[name]) != data[name])
+        if other:
+            name = other[0]
+            raise ConfigError(
+                f"{self.folder} holds predictions of other data: clip {name} of {self.data()} had "
+                f"the fingerprint {stored[name][:12]}, that of {source.resolve()} has "
+                f"{data[name][:12]}: name another -o, or delete that folder"
+            )
+
+    def _data(self) -> dict[str, str]:
+        path = self.folder / "data.json"
+        try:
+            return dict(json.loads(path.read_text()))
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"{self.folder} does not say of which data its predictions are ({path.name} cannot "
+                "be read): name another -o, or delete that folder"
+            ) from error
 
     def facts(self) -> dict[str, Any]:
         """What the predictions were made with.
@@ -248,12 +293,8 @@ class RunStore:
             return {"started": None, "predict_seconds": None}
         return dict(json.loads(path.read_text()))
 
-    def note_data(self, data: Path) -> None:
-        """Keep where the data lie on this machine; no result says it."""
-        write_json(self.folder / "source.json", {"data": str(data.resolve())})
-
     def data(self) -> Path | None:
-        """What `note_data` kept; None if that was never called."""
+        """Where the data lay at the last `open`, which no result says; None if that is lost."""
         path = self.folder / "source.json"
         return Path(json.loads(path.read_text())["data"]) if path.is_file() else None
 

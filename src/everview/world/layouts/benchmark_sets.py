@@ -18,10 +18,18 @@ from everview.world.layouts.files import (
     write_mask,
     write_picture,
 )
+from everview.world.layouts.marker import marked
+from everview.world.layouts.plan import Writer
 
 MILLIMETRE = 1e-3
 SEVEN_SCENES = ("chess", "fire", "heads", "office", "pumpkin", "redkitchen", "stairs")
-SINTEL = ("alley_2", "ambush_4", "cave_2", "market_2", "temple_2", "sleeping_1")
+SINTEL = (
+    "alley_2", "ambush_4", "ambush_5", "ambush_6", "cave_2", "cave_4", "market_2", "market_5",
+    "market_6", "shaman_3", "sleeping_1", "sleeping_2", "temple_2", "temple_3",
+    "alley_1", "ambush_2", "ambush_7", "bamboo_1", "bamboo_2", "bandage_1", "bandage_2",
+    "mountain_1", "shaman_2",
+)  # fmt: skip
+"""All training sequences; first the fourteen of published video depth and trajectories."""
 RENDERED_FOV = {
     "benchmark-7scenes": float(np.degrees(2 * np.arctan(320 / 525))),
     "benchmark-nrgbd": float(np.degrees(2 * np.arctan(320 / 554.2562584220408))),
@@ -109,10 +117,10 @@ def dtu(root: Path, clips: Sequence[WorldSequence]) -> None:
 
 
 def sintel(root: Path, clips: Sequence[WorldSequence]) -> None:
-    """MPI Sintel: images, depth, cameras."""
+    """MPI Sintel: images, depth, cameras; after the 23 names of the set come numbers."""
     home = root / "training"
     for number, clip in enumerate(clips):
-        name = SINTEL[number]
+        name = SINTEL[number] if number < len(SINTEL) else f"world_{number:03d}"
         for i, depth in enumerate(clean_depth(clip.depth)):
             stem = f"frame_{i + 1:04d}"
             write_picture(home / "final" / name / f"{stem}.png", clip.images[i])
@@ -236,18 +244,21 @@ def _colmap_line(number: int, pose: Tensor, name: str) -> str:
     return f"{number} {files.numbers([w, x, y, z, *camera[:3, 3].tolist()])} 0 {name}\n\n"
 
 
-BENCHMARK_LAYOUTS = {
-    "benchmark-7scenes": seven_scenes,
-    "benchmark-nrgbd": nrgbd,
-    "benchmark-eth3d": eth3d,
-    "benchmark-dtu": dtu,
-    "benchmark-sintel": sintel,
-    "benchmark-bonn": bonn,
-    "benchmark-kitti": kitti,
-    "benchmark-nyu": nyu,
-    "benchmark-co3d": co3d,
-    "benchmark-scannet": scannet,
-    "benchmark-tum": tum,
-    "benchmark-long3d": long3d,
+BENCHMARK_LAYOUTS: dict[str, Writer] = {
+    "benchmark-7scenes": marked(seven_scenes),
+    "benchmark-nrgbd": marked(nrgbd),
+    "benchmark-eth3d": marked(eth3d),
+    "benchmark-dtu": marked(dtu),
+    "benchmark-sintel": marked(sintel),
+    "benchmark-bonn": marked(bonn),
+    "benchmark-kitti": marked(kitti),
+    "benchmark-nyu": marked(nyu),
+    "benchmark-co3d": marked(co3d),
+    "benchmark-scannet": marked(scannet),
+    "benchmark-tum": marked(tum),
+    "benchmark-long3d": marked(long3d),
 }
-"""Layout -> writer; the names of training layouts stay free for those."""
+"""Layout -> writer, which also marks the folder as generated.
+
+The names of training layouts stay free for those.
+"""

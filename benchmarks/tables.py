@@ -47,7 +47,7 @@ def main() -> int:
     texts = {
         ROOT / "README.md": accuracy() + "\n" + speed(),
         ROOT / "docs" / "speed.md": speed() + "\n" + scaling() + "\n" + world(),
-        ROOT / "docs" / "training.md": ablation(),
+        ROOT / "docs" / "training.md": ablation() + "\n" + lengths(),
         ROOT / "docs" / "memory.md": memory(),
         ROOT / "docs" / "quantization.md": quantization(),
         ROOT / "docs" / "accuracy.md": accuracy() + "\n" + footage(),
@@ -173,6 +173,29 @@ def ablation() -> str:
             )
         lines.append(f"| {run} | " + " | ".join(cells) + " |")
     lines += ["", _source("ablation.json", result["machine"], "benchmarks/ablation.py")]
+    return "\n".join(lines) + "\n"
+
+
+def lengths() -> str:
+    """The bundled model and the same weights with global attention, over longer clips."""
+    result = read("procedural_mini_lengths.json")
+    shown = ("abs_rel", "delta1", "rotation_degrees", "auc30", "ate")
+    lines = [
+        "The bundled weights, causal and streaming, and in brackets with all frames seeing each "
+        f"other (as they were trained, on clips of 2 to 16 frames); {result['settings']['clips']} "
+        "clips:",
+        "",
+        "| frames | " + " | ".join(SCORES[name][0] for name in shown) + " |",
+        "|---|" + "---|" * len(shown),
+    ]
+    for group in result["groups"]:
+        cells = []
+        for name in shown:
+            digits, score = SCORES[name][1], group["scores"][name]
+            cells.append(f"{score['mean']:.{digits}f} ({score['teacher']['mean']:.{digits}f})")
+        lines.append(f"| {group['frames']} | " + " | ".join(cells) + " |")
+    command = "everview eval procedural --clips 24 --frames 8,16,32,64 --teacher ..."
+    lines += ["", _source("procedural_mini_lengths.json", result["machine"], command)]
     return "\n".join(lines) + "\n"
 
 

@@ -245,6 +245,7 @@ def _draw(result: dict[str, Any]) -> None:
     figure, axes = plt.subplots(1, len(shown), figsize=(13, 4), constrained_layout=True)
     names = list(dict.fromkeys(text.partition(":")[0] for text in result["summary"]))
     for axis, (score, title) in zip(axes, shown.items(), strict=True):
+        axis.set_prop_cycle(color=plt.get_cmap("tab20").colors[::2] + plt.get_cmap("Dark2").colors)
         for number, name in enumerate(names):
             found = [s for t, s in result["summary"].items() if t.partition(":")[0] == name]
             found.sort(key=lambda s: s["cache_bytes"]["mean"])

@@ -112,7 +112,7 @@ def evaluate_recording(
             "size": network.input_size,
             "mode": mode(network),
         },
-        "classical_baseline": "SIFT and essential matrix with the true intrinsics"
+        "classical_baseline": "SIFT, essential matrix, PnP for lengths; true intrinsics"
         if has_classical
         else f"left out: OpenCV is not installed ({two_view.INSTALL})"
         if settings.classical

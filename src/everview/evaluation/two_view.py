@@ -1,4 +1,4 @@
-"""A classical baseline: the essential matrix between neighbouring frames, chained to a path."""
+"""A classical baseline: essential matrices of neighbours, lengths by PnP, chained to a path."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -20,6 +20,13 @@ RATIO = 0.75
 """Of the nearest to the second nearest descriptor, below which a match is kept."""
 FEATURES = 2000
 """Per image."""
+PNP_PIXELS = 2.0
+"""Largest reprojection error of a point that counts."""
+LONGEST = 10.0
+"""Largest ratio of neighbouring lengths that is believed, and its inverse the smallest."""
+
+Matches = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Pixels n 2 in the first and second image, and the numbers n of the features in each."""
 
 
 def is_available() -> bool:
@@ -45,8 +52,10 @@ def neighbour_motions(
         step: frames between the two of a pair.
 
     Returns:
-        One motion for each i = 0 .. count - step - 1, with a translation of length 1: two views do
-        not show how far it is. The identity where fewer than 20 points match.
+        One motion for each i = 0 .. count - step - 1. Two views do not show how far it is: the
+        first length is 1; with step 1 each next one comes from points of the pair before that are
+        found again in a third view (PnP), and is that of the pair before where fewer than 20 are.
+        The identity where fewer than 20 points match.
 
     Raises:
         MissingExtraError: if OpenCV is not installed.
@@ -57,8 +66,15 @@ def neighbour_motions(
     lens = (camera, np.array(distortion, np.float64))
     seen = [sift.detectAndCompute(np.asarray(picture(i).convert("L")), None) for i in range(count)]
     pairs = zip(seen[:-step], seen[step:], strict=True)
-    motions = [_motion(cv2, _matches(cv2, a, b), *lens) for a, b in pairs]
-    return torch.from_numpy(np.stack(motions))
+    matches = [_matches(cv2, a, b) for a, b in pairs]
+    motions = np.stack([_motion(cv2, found, *lens) for found in matches])
+    if step == 1:
+        ratios = [
+            _length_ratio(cv2, before, after, motion, *lens)
+            for before, after, motion in zip(matches[:-1], matches[1:], motions[:-1], strict=True)
+        ]
+        motions[:, :3, 3] *= np.cumprod([1.0, *ratios])[:, None]
+    return torch.from_numpy(motions)
 
 
 def chained(motions: Float[Tensor, "n 4 4"]) -> Float[Tensor, "s 4 4"]:
@@ -76,28 +92,75 @@ def _opencv() -> Any:  # noqa: ANN401  -- a module without types
         raise MissingExtraError(f"the classical baseline needs OpenCV: {INSTALL}") from error
 
 
-def _matches(cv2: Any, first: Any, second: Any) -> tuple[np.ndarray, np.ndarray]:  # noqa: ANN401
-    """Pixels (n 2) of both images that look alike and like nothing else."""
+def _matches(cv2: Any, first: Any, second: Any) -> Matches:  # noqa: ANN401
+    """Places of both images that look alike and like nothing else."""
     (points, what), (other_points, other_what) = first, second
     if what is None or other_what is None or min(len(what), len(other_what)) < 2:
-        return np.zeros((0, 2)), np.zeros((0, 2))
+        return np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0, int), np.zeros(0, int)
     found = cv2.BFMatcher().knnMatch(what, other_what, k=2)
     good = [a for a, b in found if a.distance < RATIO * b.distance]
-    here = np.array([points[m.queryIdx].pt for m in good], np.float64).reshape(-1, 2)
-    there = np.array([other_points[m.trainIdx].pt for m in good], np.float64).reshape(-1, 2)
-    return here, there
+    numbers = np.array([(m.queryIdx, m.trainIdx) for m in good], int).reshape(-1, 2)
+    here = np.array([points[a].pt for a, _ in numbers], np.float64).reshape(-1, 2)
+    there = np.array([other_points[b].pt for _, b in numbers], np.float64).reshape(-1, 2)
+    return here, there, numbers[:, 0], numbers[:, 1]
+
+
+def _length_ratio(
+    cv2: Any,  # noqa: ANN401
+    before: Matches,
+    after: Matches,
+    motion: np.ndarray,
+    camera: np.ndarray,
+    distortion: np.ndarray,
+) -> float:
+    """Length of the second of two motions, that of the first being 1."""
+    _, in_before, in_after = np.intersect1d(before[3], after[2], return_indices=True)
+    if len(in_before) < LEAST_MATCHES or not motion[:3, 3].any():
+        return 1.0
+    pixels = before[0][in_before], before[1][in_before], after[1][in_after]
+    first, second, third = (
+        cv2.undistortPoints(p[:, None], camera, distortion)[:, 0] for p in pixels
+    )
+    second_from_first = np.linalg.inv(motion)
+    lifted = cv2.triangulatePoints(np.eye(4)[:3], second_from_first[:3], first.T, second.T)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        points = (lifted[:3] / lifted[3]).T
+    pixel = 1.0 / float(camera[0, 0])
+    kept = _seen_by(points, first, np.eye(4), pixel) & _seen_by(
+        points, second, second_from_first, pixel
+    )
+    if kept.sum() < LEAST_MATCHES:
+        return 1.0
+    found, turn, shift, _ = cv2.solvePnPRansac(
+        points[kept], third[kept], np.eye(3), None, reprojectionError=PNP_PIXELS * pixel
+    )
+    if not found:
+        return 1.0
+    centre = -cv2.Rodrigues(turn)[0].T @ shift[:, 0]
+    ratio = float(np.linalg.norm(centre - motion[:3, 3]) / np.linalg.norm(motion[:3, 3]))
+    return ratio if 1 / LONGEST < ratio < LONGEST else 1.0
+
+
+def _seen_by(
+    points: np.ndarray, seen: np.ndarray, camera_from_first: np.ndarray, pixel: float
+) -> np.ndarray:
+    """Which points (n 3) lie in front of a camera and where it saw them (n 2, normalised)."""
+    local = points @ camera_from_first[:3, :3].T + camera_from_first[:3, 3]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.linalg.norm(local[:, :2] / local[:, 2:] - seen, axis=1)
+    return (local[:, 2] > 0) & (error < PNP_PIXELS * pixel)
 
 
 def _motion(
     cv2: Any,  # noqa: ANN401
-    matches: tuple[np.ndarray, np.ndarray],
+    matches: Matches,
     camera: np.ndarray,
     distortion: np.ndarray,
 ) -> Float[np.ndarray, "4 4"]:
     """Pose of the second camera in the first."""
     if len(matches[0]) < LEAST_MATCHES:
         return np.eye(4)
-    p, q = (cv2.undistortPoints(m[:, None], camera, distortion)[:, 0] for m in matches)
+    p, q = (cv2.undistortPoints(m[:, None], camera, distortion)[:, 0] for m in matches[:2])
     pixel = 1.0 / float(camera[0, 0])
     essential, mask = cv2.findEssentialMat(
         p, q, np.eye(3), method=cv2.RANSAC, prob=0.999, threshold=pixel

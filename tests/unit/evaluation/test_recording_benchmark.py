@@ -227,6 +227,35 @@ def test_the_essential_matrix_finds_the_motion_of_a_textured_clip():
     assert float(torch.rad2deg(torch.arccos(cosine.clamp(-1, 1)))) < 1
 
 
+@pytest.mark.skipif(not two_view.is_available(), reason="OpenCV is not installed (extra eval)")
+@pytest.mark.parametrize("ratio", [0.3, 1.0, 2.5])
+def test_a_third_view_tells_how_far_the_camera_went(ratio):
+    """Random points seen by three cameras; a tenth of the third view's matches are wrong."""
+    import cv2
+
+    random = np.random.default_rng(4)
+    points = random.uniform((-3, -2, 4), (3, 2, 9), (120, 3))
+    camera = np.array([[300.0, 0, 160], [0, 300, 120], [0, 0, 1]])
+    turn = cv2.Rodrigues(np.array([0.02, 0.1, -0.03]))[0]
+    motion = np.eye(4)  # pose of the second camera in the first, of length 1
+    motion[:3, :3], motion[:3, 3] = turn, np.array([0.8, 0.0, 0.6])
+    onward = np.eye(4)
+    onward[:3, :3], onward[:3, 3] = turn.T, ratio * np.array([0.6, 0.0, 0.8])
+    views = []
+    for pose in (np.eye(4), motion, motion @ onward):
+        local = (points - pose[:3, 3]) @ pose[:3, :3]
+        views.append(local / local[:, 2:] @ camera.T[:, :2])
+    views[2][::10] += 40
+    numbers = np.arange(len(points))
+    shuffled = random.permutation(len(points))
+    before = (views[0], views[1], numbers, numbers)
+    after = (views[1][shuffled], views[2][shuffled], numbers[shuffled], numbers[shuffled])
+    lens = (camera, np.zeros(4))
+    assert two_view._length_ratio(cv2, before, after, motion, *lens) == pytest.approx(ratio, 0.02)
+    few = tuple(values[:10] for values in after)
+    assert two_view._length_ratio(cv2, before, few, motion, *lens) == 1.0
+
+
 @pytest.mark.skipif(two_view.is_available(), reason="OpenCV is installed")
 def test_without_opencv_the_message_holds_the_pip_line():
     from everview.errors import MissingExtraError

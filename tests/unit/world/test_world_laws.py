@@ -43,9 +43,12 @@ def test_points_seen_from_another_frame_have_the_depth_that_is_there(seed, kind)
     pixels = project_points(moved, clip.intrinsics[2]).round()
     inside = clip.valid[0].flatten() & (moved[:, 2] > 0.1)
     inside &= ((pixels >= 0) & (pixels <= torch.tensor([48.0, 34.0]))).all(dim=1)
-    seen = _depth_at(clip, 2, pixels[inside])
-    nearer = moved[inside, 2] < 0.9 * seen  # nothing is nearer than what is seen, but for edges
-    assert float(nearer.float().mean()) < 0.12
+    # Nothing is nearer than what is seen: the nearest of the pixel and its neighbours, as the ground
+    # far away is at very different depths in pixels side by side.
+    around = [pixels[inside] + torch.tensor([x, y]) for x in (-1, 0, 1) for y in (-1, 0, 1)]
+    seen = torch.stack([_depth_at(clip, 2, places) for places in around]).amin(dim=0)
+    nearer = moved[inside, 2] < 0.9 * seen
+    assert float(nearer.float().mean()) < 0.03
 
 
 @settings(deadline=None, max_examples=12)

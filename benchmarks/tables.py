@@ -80,7 +80,7 @@ def footage() -> str:
     pick = [(s, s["groups"][0]) for s in result["sequences"]]
     titles = [f"{s['name']}, {len(g['clips'])} x {g['frames']} frames" for s, g in pick]
     lines = [
-        "Windows of real sequences; the same scores. The last two rows are a classical method that "
+        "Windows of real sequences; the same scores. The last three rows are a classical method that "
         f"is told the true intrinsics ({result['classical_baseline']}):",
         "",
         *_table(titles, [group for _, group in pick]),
@@ -484,9 +484,9 @@ def _table(titles: list[str], groups: list[dict[str, Any]]) -> list[str]:
 
 
 def _classical(groups: list[dict[str, Any]]) -> list[str]:
-    """What the essential matrix gives, where it was measured."""
+    """What essential matrix and PnP give, where they were measured."""
     lines = []
-    for name in ("rotation_degrees", "auc30"):
+    for name in ("rotation_degrees", "auc30", "ate"):
         words, digits = SCORES[name]
         found = [group["scores"][name]["baselines"].get(CLASSICAL) for group in groups]
         cells = ["-" if facts is None else f"{facts['mean']:.{digits}f}" for facts in found]

@@ -80,8 +80,8 @@ def footage() -> str:
     pick = [(s, s["groups"][0]) for s in result["sequences"]]
     titles = [f"{s['name']}, {len(g['clips'])} x {g['frames']} frames" for s, g in pick]
     lines = [
-        "Windows of real sequences; the same scores. The last three rows are a classical method that "
-        f"is told the true intrinsics ({result['classical_baseline']}):",
+        "Windows of real sequences; the same scores. The last three rows are a classical method "
+        f"that is told the true intrinsics ({result['classical_baseline']}):",
         "",
         *_table(titles, [group for _, group in pick]),
         *_classical([group for _, group in pick]),

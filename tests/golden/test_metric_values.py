@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from everview.evaluation.benchmarks.co3d import camera_from_world
 from everview.evaluation.metrics import (
     align_by_medians,
     central_window,
@@ -214,3 +215,12 @@ def test_the_whole_path_of_long3d_is_that_of_the_reference(golden):
     assert found.fitness == pytest.approx(float(z["long3d/mid/fitness"]), rel=1e-6)
     assert found.rmse == pytest.approx(float(z["long3d/mid/inlier_rmse"]), rel=1e-6)
     _check_clouds(cloud_errors(found.points, true), _expected(z, "long3d/out"))
+
+
+def test_cameras_of_co3d_become_those_of_opencv(golden):
+    stored = np.load(golden / "metrics" / "pose_auc.npz")
+    turns, shifts = (stored[f"pytorch3d_to_opencv/in/{name}"] for name in "RT")
+    expected = stored["pytorch3d_to_opencv/out/extrinsic_w2c"]
+    for turn, shift, camera in zip(turns, shifts, expected, strict=True):
+        found = camera_from_world({"R": turn.tolist(), "T": shift.tolist()})
+        np.testing.assert_allclose(found[:3].numpy(), camera, rtol=0, atol=1e-6)

@@ -43,8 +43,8 @@ def test_points_seen_from_another_frame_have_the_depth_that_is_there(seed, kind)
     pixels = project_points(moved, clip.intrinsics[2]).round()
     inside = clip.valid[0].flatten() & (moved[:, 2] > 0.1)
     inside &= ((pixels >= 0) & (pixels <= torch.tensor([48.0, 34.0]))).all(dim=1)
-    # Nothing is nearer than what is seen: the nearest of the pixel and its neighbours, as the ground
-    # far away is at very different depths in pixels side by side.
+    # Nothing is nearer than what is seen in the pixel and its neighbours: far ground is at very
+    # different depths in pixels side by side.
     around = [pixels[inside] + torch.tensor([x, y]) for x in (-1, 0, 1) for y in (-1, 0, 1)]
     seen = torch.stack([_depth_at(clip, 2, places) for places in around]).amin(dim=0)
     nearer = moved[inside, 2] < 0.9 * seen

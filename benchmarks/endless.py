@@ -32,6 +32,7 @@ from everview.evaluation.machine import code_version, describe
 from everview.evaluation.metrics.poses import align_paths, moved_path
 from everview.model.network import Network
 from everview.model.stream import Stream
+from everview.pipeline.peak import PeakMemory
 from everview.weights.load import load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -117,6 +118,7 @@ class _Run:
 
     def __init__(self, network: Network, policy: str, options: argparse.Namespace) -> None:
         self._network, self._policy, self._options = network, policy, options
+        self._peak = PeakMemory(network.device)
         self._folder = tempfile.TemporaryDirectory()
         self._seconds: list[float] = []
         self._control: list[tuple[int, float, float]] = []  # frame, ours, the control's
@@ -136,14 +138,14 @@ class _Run:
                     stream.save(self._state_file)
                     control = self._network.resume(self._state_file)
                 if i % bin_size == 0:
-                    _reset_peak()
+                    self._peak.reset()
                 seconds = self._step(stream, image, keep=True)
                 self._seconds.append(seconds)
                 if control is not None and i % CONTROL_EVERY == 0:
                     self._control.append((i, seconds, self._step(control, image, keep=False)))
                 self._state.append(stream.report().state_bytes)
                 if i % bin_size == bin_size - 1:
-                    self._peaks.append(_peak())
+                    self._peaks.append(self._peak.peak)
                     recent = statistics.median(self._seconds[-bin_size:])
                     print(i + 1, f"{1000 * recent:.1f} ms, {self._peaks[-1]:,} bytes", flush=True)
             report = stream.report()
@@ -246,16 +248,6 @@ def _slope(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     slope = float(x @ y / (x @ x))
     rest = y - y.mean() - slope * x
     return slope, float((rest @ rest / (len(x) - 2) / (x @ x)) ** 0.5)
-
-
-def _reset_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak() -> int:
-    """Most resident bytes since the last reset (Linux)."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
 def _draw(result: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ class Plan:
     memory: Annotated[str, tyro.conf.arg(metavar="POLICY")] = "auto"
     """What the stream remembers (POLICY:key=value,...)."""
     precision: Annotated[str, tyro.conf.arg(metavar="PRECISION")] = "auto"
-    """float32, bfloat16 or float16; auto is float32 on a CPU and bfloat16 on CUDA."""
+    """float32, bfloat16, float16, int8 or int4; auto is float32 on a CPU and bfloat16 on CUDA."""
     device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "auto"
     """cpu, cuda, cuda:1, mps; auto takes the fastest there is."""
     size: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
@@ -78,7 +78,7 @@ def _as_text(plan: "Found", num_frames: int | None) -> str:
         "process and model": shown(plan.base_bytes),
         "a step, for a moment": shown(plan.step_bytes),
         "decoder, disk, cloud": shown(plan.extra_bytes),
-        "the stream's past": shown(plan.state_bytes),
+        "the stream's past": shown(plan.written_bytes) + _unused(plan),
         "peak": shown(plan.peak_bytes),
         "time per frame": f"{plan.seconds_per_frame:.3g} s",
     }
@@ -88,3 +88,12 @@ def _as_text(plan: "Found", num_frames: int | None) -> str:
         total = num_frames * plan.seconds_per_frame
         rows["the whole source"] = f"{num_frames} frames, about {total:.0f} s"
     return "".join(f"{name:22} {value}\n" for name, value in rows.items())
+
+
+def _unused(plan: "Found") -> str:
+    """What a short source never fills of the storage that is reserved."""
+    from everview.pipeline.run import bytes_as_text
+
+    if plan.state_bytes == plan.written_bytes or plan.state_bytes is None:
+        return ""
+    return f"  (of {bytes_as_text(plan.state_bytes)} reserved)"

@@ -103,7 +103,7 @@ class Film:
     """K of a frame, 3 3."""
 
 
-SHOWN = ("ate_share", "rotation_8", "abs_rel", "abs_rel_stream", "chamfer", "ms")
+SHOWN = ("ate_share", "rotation_8", "abs_rel", "abs_rel_stream", "chamfer")
 
 
 def _options() -> argparse.Namespace:
@@ -196,15 +196,14 @@ def _policies(options: argparse.Namespace) -> Iterator[str]:
 @torch.no_grad()
 def _score(network: Network, film: Film, images: Tensor, text: str) -> dict[str, Any]:
     """Errors of one stream."""
-    poses, seconds = [], []
+    poses = []
     dense: dict[int, tuple[Tensor, Tensor]] = {}
     with network.stream(text) as stream:
         for i, image in enumerate(images):
-            started = time.perf_counter()
-            pred = stream.step(image.float() / 255)
-            seconds.append(time.perf_counter() - started)
+            is_dense = i % DENSE_EVERY == 0
+            pred = stream.step(image.float() / 255, dense=is_dense)
             poses.append(torch.as_tensor(pred.world_from_camera)[0, 0].double())
-            if i % DENSE_EVERY == 0:
+            if is_dense:
                 maps = (torch.as_tensor(m)[0, 0].clone() for m in (pred.depth, pred.points))
                 dense[i] = next(maps), next(maps)[::2, ::2]
         report = stream.report()
@@ -215,7 +214,6 @@ def _score(network: Network, film: Film, images: Tensor, text: str) -> dict[str,
         **_cloud_scores(film, {i: points for i, (_, points) in dense.items()}, truth),
         "cache_bytes": report.cache_bytes,
         "state_bytes": report.state_bytes,
-        "ms": 1000 * statistics.median(seconds[len(seconds) // 2 :]),
     }
 
 

@@ -6,9 +6,12 @@ python benchmarks/tables.py --check  fail if they are not what the result files 
 
 import argparse
 import json
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
+
+from scipy.stats import t as student
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -200,22 +203,26 @@ def lengths() -> str:
 
 
 LEAGUE = {
-    "ate_share": ("ATE / path", 3), "rotation_1": ("rotation to the next frame, degrees", 2),
-    "rotation_8": ("over 8 frames", 2), "direction_8": ("direction over 8 frames, degrees", 1),
+    "ate_share": ("ATE / path", 3), "rotation_8": ("rotation over 8 frames, degrees", 2),
+    "direction_8": ("direction over 8 frames, degrees", 1),
     "abs_rel": ("AbsRel, scale per frame", 3), "abs_rel_stream": ("scale per stream", 3),
-    "cache_bytes": ("MB", 1), "ms": ("ms / frame", 0),
+    "accuracy": ("Acc", 2), "completeness": ("Comp", 2), "chamfer": ("CD", 2),
+    "normal_consistency": ("NC", 3), "cache_bytes": ("MB", 1), "ms": ("ms / frame", 0),
 }  # fmt: skip
 """Score of a memory policy -> words, decimals."""
+OURS = ("late_merge", "key_diversity")
 
 
 def memory() -> str:
     """All tables of the page on memory."""
     leagues = {
-        "memory_policies.json": "LongWorld, short walks",
-        "memory_policies_1000.json": "LongWorld, long walks",
+        "memory_policies.json": "LongWorld",
+        "memory_policies_10000.json": "LongWorld, ten thousand frames",
         "memory_policies_real.json": "Real sequences",
     }
     parts = [_league(file, title) for file, title in leagues.items() if (RESULTS / file).exists()]
+    parts.insert(1, _duels("memory_policies.json"))
+    parts.insert(2, _bits("memory_policies.json"))
     return "\n".join([*parts, _endless(), _memory_speed()])
 
 
@@ -224,26 +231,131 @@ def _league(file: str, title: str) -> str:
     result = read(file)
     frames = sorted({run["frames"] for run in result["runs"]})
     walks = max(scores["walks"] for scores in result["summary"].values())
+    shown = {
+        name: words
+        for name, words in LEAGUE.items()
+        if (name == "ms" and "timings" in result)
+        or any(name in scores for scores in result["summary"].values())
+    }  # fmt: skip
     lines = [
         f"### {title}",
         "",
-        f"`{result['model']}`, {walks} sequences of {' or '.join(map(str, frames))} frames; mean, "
-        "in brackets its standard error.",
+        f"`{result['model']}`, {walks} sequence{'s' * (walks > 1)} of "
+        f"{' or '.join(map(str, frames))} frames; mean, in brackets its standard error.",
         "",
-        "| policy | " + " | ".join(title for title, _ in LEAGUE.values()) + " |",
-        "|---|" + "---|" * len(LEAGUE),
+        "| policy | " + " | ".join(words for words, _ in shown.values()) + " |",
+        "|---|" + "---|" * len(shown),
     ]
-    for policy, scores in result["summary"].items():
-        cells = []
-        for name, (_, digits) in LEAGUE.items():
-            mean, error = scores[name]["mean"], scores[name]["standard_error"]
-            if name in ("cache_bytes", "ms"):
-                cells.append(f"{mean / (1e6 if name == 'cache_bytes' else 1):.{digits}f}")
-            else:
-                cells.append(f"{mean:.{digits}f}" + (f" ({error:.{digits}f})" if error else ""))
+    for policy, scores in sorted(result["summary"].items(), key=_league_order):
+        cells = [_league_cell(result, policy, scores, name) for name in shown]
         lines.append(f"| `{policy}` | " + " | ".join(cells) + " |")
     lines += ["", _source(file, result["machine"], "benchmarks/memory_policies.py")]
     return "\n".join(lines) + "\n"
+
+
+def _league_order(row: tuple[str, Any]) -> tuple[int, float]:
+    """By budget, then by error; `full` first."""
+    return _budget(row[0]), row[1]["ate_share"]["mean"]
+
+
+def _budget(policy: str) -> int:
+    return int(dict(_options(policy)).get("frames", 0))
+
+
+def _options(policy: str) -> list[list[str]]:
+    return [option.split("=") for option in policy.partition(":")[2].split(",") if option]
+
+
+def _league_cell(result: dict[str, Any], policy: str, scores: dict[str, Any], name: str) -> str:
+    digits = LEAGUE[name][1]
+    if name == "ms":
+        found = result["timings"].get(policy)
+        return "-" if found is None else f"{found:.{digits}f}"
+    if name not in scores:
+        return "-"
+    mean, error = scores[name]["mean"], scores[name]["standard_error"]
+    if name == "cache_bytes":
+        return f"{mean / 1e6:.{digits}f}"
+    return f"{mean:.{digits}f}" + (f" ({error:.{digits}f})" if error else "")
+
+
+def _duels(file: str) -> str:
+    """Both of ours against every other policy of as many bytes, walk by walk."""
+    result = read(file)
+    lines = [
+        "### Ours against the others, at equal bytes",
+        "",
+        "ATE / path of the row minus that of the column, mean over walks, in brackets the 95 % "
+        "interval (Student's t over few walks: wide). Above 0: ours is better.",
+        "",
+        "| policy | " + " | ".join(f"`{name}`" for name in OURS) + " |",
+        "|---|" + "---|" * len(OURS),
+    ]
+    by_walk = _by_walk(result, "ate_share")
+    for policy in sorted(by_walk, key=lambda text: (_budget(text), text)):
+        if not _budget(policy) or "bits" in policy:
+            continue
+        ours = [f"{name}:frames={_budget(policy)}" for name in OURS]
+        cells = [
+            "" if policy == mine else _difference(by_walk[policy], by_walk.get(mine, {}))
+            for mine in ours
+        ]
+        lines.append(f"| `{policy}` | " + " | ".join(cells) + " |")
+    lines += ["", _source(file, result["machine"], "benchmarks/memory_policies.py")]
+    return "\n".join(lines) + "\n"
+
+
+def _bits(file: str) -> str:
+    """What few bits change."""
+    result = read(file)
+    scores = {"ate_share": "ATE / path", "abs_rel": "AbsRel, scale per frame",
+              "abs_rel_stream": "AbsRel, scale per stream"}  # fmt: skip
+    tables = {name: _by_walk(result, name) for name in scores}
+    lines = [
+        "### Few bits, at equal tokens",
+        "",
+        "Change against the network's own numbers, of the mean over walks; in brackets each walk.",
+        "",
+        "| policy | " + " | ".join(scores.values()) + " |",
+        "|---|" + "---|" * len(scores),
+    ]
+    for policy in sorted(tables["ate_share"], key=lambda text: (_budget(text), text)):
+        plain = ",".join(part for part in policy.split(",") if not part.startswith("bits="))
+        if plain == policy:
+            continue
+        cells = []
+        for name in scores:
+            before, after = tables[name].get(plain, {}), tables[name][policy]
+            walks = sorted(set(before) & set(after))
+            if not walks:
+                cells.append("-")
+                continue
+            each = ", ".join(f"{100 * (after[w] / before[w] - 1):+.1f}" for w in walks)
+            whole = sum(after[w] for w in walks) / sum(before[w] for w in walks) - 1
+            cells.append(f"{100 * whole:+.1f} % ({each})")
+        lines.append(f"| `{policy}` | " + " | ".join(cells) + " |")
+    lines += ["", _source(file, result["machine"], "benchmarks/memory_policies.py")]
+    return "\n".join(lines) + "\n"
+
+
+def _by_walk(result: dict[str, Any], score: str) -> dict[str, dict[str, float]]:
+    """Policy -> walk -> score."""
+    found: dict[str, dict[str, float]] = {}
+    for run in result["runs"]:
+        found.setdefault(run["policy"], {})[f"{run['walk']} {run['seed']}"] = run[score]
+    return found
+
+
+def _difference(theirs: dict[str, float], ours: dict[str, float]) -> str:
+    """Mean of paired differences and its interval."""
+    walks = sorted(set(theirs) & set(ours))
+    if len(walks) < 2:
+        return "-"
+    differences = [theirs[w] - ours[w] for w in walks]
+    mean = statistics.fmean(differences)
+    error = statistics.stdev(differences) / len(walks) ** 0.5
+    reach = student.ppf(0.975, len(walks) - 1) * error
+    return f"{mean:+.4f} ({mean - reach:+.4f} to {mean + reach:+.4f})"
 
 
 def _endless() -> str:

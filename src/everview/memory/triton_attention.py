@@ -22,7 +22,7 @@ except ImportError:  # it is optional
 
 BLOCK_QUERIES = 64
 """Queries that one program answers."""
-BLOCK_KEYS = 64
+BLOCK_KEYS = 32
 """Tokens that are expanded at a time, in registers."""
 LENGTHS = ("num_queries", "num_past", "num_fresh")
 """Arguments for whose values nothing is compiled anew."""
@@ -37,7 +37,8 @@ def attend_to_codes(
 ) -> Float[Tensor, "b h p d"]:
     """Softmax attention of all queries to the past in codes, then to fresh tokens as they are.
 
-    Nothing is expanded outside registers. Sums are float32; products are in the queries' dtype.
+    Nothing is expanded outside registers. Sums are float32; products are in the queries' dtype,
+    those of float32 as three of TF32, which is as exact but for the last bits.
 
     Args:
         queries: b h p d; d a multiple of 16.
@@ -65,28 +66,32 @@ def attend_to_codes(
         *keys.stride()[:3], *values.stride()[:3], *no_bias.stride()[:2], *attended.stride()[:3],
         BITS=codes.bits, D=d, GROUP=min(GROUP, d), HAS_BIAS=bias is not None,
         BLOCK_P=BLOCK_QUERIES, BLOCK_N=BLOCK_KEYS, BLOCK_D=triton.next_power_of_2(d),
+        enable_fp_fusion=True,
     )  # fmt: skip
     return attended
 
 
 def is_offered(dtype: torch.dtype, head_dim: int, capability: tuple[int, int]) -> bool:
-    """Whether the kernel can be used: Triton is there, and dtype, width and GPU are in its reach.
+    """Whether the kernel can be used: Triton is there, and the rest is in its reach.
+
+    Heads that are wider, or older GPUs, would take more registers and shared memory than there are.
 
     Args:
         dtype: of the queries.
         head_dim: channels of a head.
         capability: compute capability of the GPU.
     """
-    least = {torch.float32: (7, 0), torch.float16: (7, 0), torch.bfloat16: (8, 0)}.get(dtype)
-    reachable = least is not None and capability >= least and not head_dim % 16
-    return triton is not None and reachable
+    is_known = dtype in (torch.float32, torch.float16, torch.bfloat16) and capability >= (8, 0)
+    return (
+        triton is not None and is_known and not head_dim % 16 and head_dim * dtype.itemsize <= 256
+    )
 
 
 def _inner_contiguous(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
-def _jit(**options: Any) -> Callable[[Any], Any]:  # noqa: ANN401
+def _jit(**options: Any) -> Callable[[Any], Any]:
     """Triton's decorator, or none."""
     return (lambda function: function) if triton is None else partial(triton.jit, **options)
 

@@ -33,6 +33,12 @@ class Slots:
         self.notes: Mapping[str, Float[Tensor, "b h c"]] = notes
         """What the policy keeps beside each token; may be changed in place."""
 
+    @property
+    def arrived(self) -> Int[Tensor, ""]:
+        """Tokens that ever came, the newest frame included; on the device."""
+        assert self.memory.arrived is not None, "made by the first append"
+        return self.memory.arrived
+
     @cached_property
     def _all_keys(self) -> Float[Tensor, "b h n d"]:
         return self.memory.read_keys()
@@ -69,7 +75,8 @@ class SlotMemory(LayerMemory):
     Laid out as protected frame, slots, newest frame. Attention does not care about the order of
     keys (norm and rotation are already applied), so a forgotten token's slot takes a new one and
     nothing else moves: O(p) writes per frame, shapes that do not change once all slots are taken,
-    no host synchronisation. Forgetting happens in `settle`, after the whole step has succeeded, so
+    no host synchronisation. From then on (`is_routine`) all that changes from frame to frame is in
+    tensors that are written in place, so a step can be recorded and run again. Forgetting happens in `settle`, after the whole step has succeeded, so
     that a failed step is undone by `truncate`.
     """
 
@@ -80,7 +87,9 @@ class SlotMemory(LayerMemory):
         """Tokens that stay after a frame; known from the first frame on."""
         self.num_anchors = 0
         self.num_arrived = 0
-        """Tokens that ever came, those of a failed step not counted."""
+        """Tokens that ever came, those of a failed step not counted: for reports and rare turns."""
+        self.arrived: Int[Tensor, ""] | None = None
+        """The same on the device, where a recorded step counts on; None before the first frame."""
         self.score: Float[Tensor, ""] | None = None
         """How alike all keys are, for policies that share the budget among layers."""
         self.unit_sum: Float[Tensor, "b h 1 d"] | None = None
@@ -97,9 +106,11 @@ class SlotMemory(LayerMemory):
             self.policy.tokens_for(n)  # refuses before anything is stored
         start = self.num_tokens
         super().append(keys, values)
-        first = self.num_arrived + start - self._settled
-        numbers = torch.arange(first, first + n, device=keys.device)
-        self._note("order", torch.int64, start, numbers)
+        if self.arrived is None:
+            self.arrived = torch.zeros((), dtype=torch.int64, device=keys.device)
+        later = start - self._settled
+        numbers = torch.arange(later, later + n, device=keys.device)
+        self._note("order", torch.int64, start, self.arrived + numbers)
         for name in self.policy.notes:
             self._note(name, torch.float32, start, 0.0)
 
@@ -120,6 +131,8 @@ class SlotMemory(LayerMemory):
         if new == 0:
             return
         self.num_arrived += new
+        assert self.arrived is not None, "made by append"
+        self.arrived += new
         if self.budget is None:
             self._per_frame, self.budget = new, self.policy.tokens_for(new)
             self.num_anchors = new if self.policy.protects_first_frame else 0
@@ -152,6 +165,24 @@ class SlotMemory(LayerMemory):
         for store in (self._held, self._extra):
             for name, tensor in store.items():
                 store[name] = tensor[:, :, :room].clone()
+
+    @property
+    def is_routine(self) -> bool:
+        """Whether the next frame is taken in as the last one was: all slots taken, some forgotten.
+
+        But for what `Bounded.is_routine` says of some frames.
+        """
+        return self.num_tokens == self.budget and self.num_arrived > self.num_tokens
+
+    def count_again(self) -> None:
+        """A step that was recorded has run once more: count its tokens on the host too."""
+        self.num_arrived += self._per_frame
+
+    def places(self) -> tuple[int, ...]:
+        """Where in memory all lies that a step writes to; a recorded step writes there only."""
+        beside = (self.arrived, self.unit_sum, self.score)
+        kept = (*self._held.values(), *self._extra.values(), *beside)
+        return tuple(0 if tensor is None else tensor.data_ptr() for tensor in kept)
 
     @property
     def num_frames(self) -> int:
@@ -193,6 +224,7 @@ class SlotMemory(LayerMemory):
         numbers = [int(number) for number in tensors["numbers"]]
         self.budget, self._per_frame, self.num_anchors, self.num_arrived = numbers
         super().restore(tensors)
+        self.arrived = torch.tensor(self.num_arrived, device=self._held["keys"].device)
         self._settled = self.num_tokens
         for name in ("order", *self.policy.notes):
             self._note(name, tensors[name].dtype, 0, tensors[name])

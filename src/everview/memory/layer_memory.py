@@ -83,6 +83,10 @@ class LayerMemory:
         """The step has succeeded: bounded memories forget now."""
         self._fresh = None
 
+    def count_again(self) -> None:
+        """A recorded step has run once more: count its tokens; only where memory is bounded."""
+        raise AssertionError("a memory that grows cannot be recorded")
+
     def truncate(self, num_tokens: int) -> None:
         """Forget all but the first tokens: undoes appends that belong to a failed step."""
         self.num_tokens = min(self.num_tokens, num_tokens)

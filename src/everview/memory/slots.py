@@ -1,7 +1,6 @@
 """SlotMemory: a layer's memory of fixed size, whose slots are overwritten in place."""
 
 from collections.abc import Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,6 +31,9 @@ class Slots:
         """Number of arrival in the stream."""
         self.notes: Mapping[str, Float[Tensor, "b h c"]] = notes
         """What the policy keeps beside each token; may be changed in place."""
+        # Not by cached_property: torch.compile stops at its lock.
+        self._all_keys: Float[Tensor, "b h n d"] | None = None
+        self._all_values: Float[Tensor, "b h n d"] | None = None
 
     @property
     def arrived(self) -> Int[Tensor, ""]:
@@ -39,24 +41,27 @@ class Slots:
         assert self.memory.arrived is not None, "made by the first append"
         return self.memory.arrived
 
-    @cached_property
-    def _all_keys(self) -> Float[Tensor, "b h n d"]:
-        return self.memory.read_keys()
-
     @property
     def keys(self) -> Float[Tensor, "b h c d"]:
         """Of the candidates."""
-        return self._all_keys[:, :, self.memory.num_anchors :]
+        return self._read_keys()[:, :, self.memory.num_anchors :]
 
     @property
     def anchors(self) -> Float[Tensor, "b h a d"]:
         """Keys of the protected frame."""
-        return self._all_keys[:, :, : self.memory.num_anchors]
+        return self._read_keys()[:, :, : self.memory.num_anchors]
 
-    @cached_property
+    @property
     def values(self) -> Float[Tensor, "b h c d"]:
         """Of the candidates; not to be changed, see `SlotMemory.set_values`."""
-        return self.memory.read_values()[:, :, self.memory.num_anchors :]
+        if self._all_values is None:
+            self._all_values = self.memory.read_values()
+        return self._all_values[:, :, self.memory.num_anchors :]
+
+    def _read_keys(self) -> Float[Tensor, "b h n d"]:
+        if self._all_keys is None:
+            self._all_keys = self.memory.read_keys()
+        return self._all_keys
 
     @property
     def queries(self) -> Float[Tensor, "b h p d"] | None:
@@ -76,8 +81,8 @@ class SlotMemory(LayerMemory):
     keys (norm and rotation are already applied), so a forgotten token's slot takes a new one and
     nothing else moves: O(p) writes per frame, shapes that do not change once all slots are taken,
     no host synchronisation. From then on (`is_routine`) all that changes from frame to frame is in
-    tensors that are written in place, so a step can be recorded and run again. Forgetting happens in `settle`, after the whole step has succeeded, so
-    that a failed step is undone by `truncate`.
+    tensors that are written in place, so a step can be recorded and run again. Forgetting happens
+    in `settle`, after the whole step has succeeded, so that a failed step is undone by `truncate`.
     """
 
     def __init__(self, policy: "Bounded", layer: int) -> None:
@@ -178,11 +183,14 @@ class SlotMemory(LayerMemory):
         """A step that was recorded has run once more: count its tokens on the host too."""
         self.num_arrived += self._per_frame
 
-    def places(self) -> tuple[int, ...]:
-        """Where in memory all lies that a step writes to; a recorded step writes there only."""
+    def layout(self) -> tuple[int, ...]:
+        """Budget, and where in memory all lies that a step writes to: a recorded step is for that.
+
+        Plain numbers; no device is asked.
+        """
         beside = (self.arrived, self.unit_sum, self.score)
         kept = (*self._held.values(), *self._extra.values(), *beside)
-        return tuple(0 if tensor is None else tensor.data_ptr() for tensor in kept)
+        return self.budget or 0, *(0 if t is None else t.data_ptr() for t in kept)
 
     @property
     def num_frames(self) -> int:
@@ -228,8 +236,8 @@ class SlotMemory(LayerMemory):
         self._settled = self.num_tokens
         for name in ("order", *self.policy.notes):
             self._note(name, tensors[name].dtype, 0, tensors[name])
-        self.score = tensors.get("score")
-        total = tensors.get("unit_sum")
+        score, total = tensors.get("score"), tensors.get("unit_sum")
+        self.score = None if score is None else score.clone()
         self.unit_sum = None if total is None else total.clone()
 
     def set_values(self, index: Int[Tensor, "b h n"], values: Float[Tensor, "b h n d"]) -> None:

@@ -13,7 +13,9 @@ from torch.utils._pytree import tree_leaves
 
 from everview.errors import ConfigError
 from everview.memory import POLICIES, parse
-from everview.model.capture import CapturedStream
+from everview.model.capture import CapturedStream, record_on_gpu
+from everview.model.network import build
+from everview.model.presets import presets
 
 BOUNDED = [name for name in POLICIES if name != "full"]
 P, H, D = 6, 2, 32
@@ -223,3 +225,44 @@ def test_full_and_the_published_order_take_every_step(tiny):
 def test_without_a_gpu_nothing_is_recorded(tiny):
     with pytest.raises(ConfigError, match="load it with device='cuda'"):
         CapturedStream(tiny.stream("window:frames=3"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("text", TEXTS)
+def test_on_a_gpu_a_replayed_step_gives_what_a_step_gives(text):
+    """To rounding: a graph may choose other matrix kernels; the choice of slots is the same."""
+    network = build(presets["tiny"], seed=1).to("cuda")
+    replays = []
+
+    def record(step):
+        replay, answer = record_on_gpu(step)
+        return lambda: replays.append(replay()), answer
+
+    stream, eager = CapturedStream(network.stream(text), record), network.stream(text)
+    for image in torch.rand(70, 3, 56, 84, device="cuda"):  # the sums are taken anew at the 64th
+        found, expected = stream.step(image), eager.step(image)
+        torch.testing.assert_close(found.depth, expected.depth, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            found.pose_encoding, expected.pose_encoding, rtol=1e-3, atol=1e-3
+        )
+    assert len(replays) >= 60
+    assert stream.report() == eager.report()
+    ours, theirs = (one._state.layers[0].tensors()["order"] for one in (stream, eager))
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_a_replayed_step_waits_for_nothing():
+    network = build(presets["tiny"], seed=1).to("cuda")
+    stream = CapturedStream(network.stream("late_merge:frames=3,camera=3"))
+    images = torch.rand(12, 3, 56, 84, device="cuda")
+    for image in images[:8]:
+        stream.step(image)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for image in images[8:]:
+            stream.step(image)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

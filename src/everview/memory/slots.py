@@ -184,11 +184,12 @@ class SlotMemory(LayerMemory):
         self.num_arrived += self._per_frame
 
     def layout(self) -> tuple[int, ...]:
-        """Budget, and where in memory all lies that a step writes to: a recorded step is for that.
+        """Budget, and where in memory all lies that a step goes on from: a recording is for that.
 
         Plain numbers; no device is asked.
         """
-        beside = (self.arrived, self.unit_sum, self.score)
+        scales = () if self.codes is None else (self.codes.scale, self.codes.offset)
+        beside = (self.arrived, self.unit_sum, self.score, *scales)
         kept = (*self._held.values(), *self._extra.values(), *beside)
         return self.budget or 0, *(0 if t is None else t.data_ptr() for t in kept)
 

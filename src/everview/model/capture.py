@@ -40,7 +40,8 @@ class CapturedStream(Stream):
     models take longer than their kernels. Results are those of `Stream`. Steps are taken as ever
     before memory is full, where the host has something to do (`Bounded.is_routine`: the sum of
     unit keys is taken anew, budgets are shared), with the policy `full`, and while points are
-    tracked. The graph is recorded anew where the past has moved, by a cut of the budget, say.
+    tracked. The graph is recorded anew where the past has moved, by a cut of the budget, say; the
+    network's weights must stay where they are.
     """
 
     def __init__(self, stream: Stream, record: Recorder | None = None) -> None:

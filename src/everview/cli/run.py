@@ -3,6 +3,7 @@
 import re
 import signal
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,6 +14,7 @@ from everview.errors import ConfigError, MissingExtraError
 if TYPE_CHECKING:
     from everview.model.network import Network
     from everview.pipeline.config import RunConfig
+    from everview.pipeline.results import Observer
 
 STOPPED = 130
 """Exit code of a run that the user stopped; everything that was finished is saved."""
@@ -118,26 +120,27 @@ class Run:
             observer.phase(f"loading {self.model}")
             with memory_errors(f"for the model {self.model}{SMALLER_MODEL}"):
                 network = load(self.model, device=self.device, precision=self.precision)
-            if config.memory_limit is not None and not self.batch:
-                observer.phase("planning")
-                config = planned(network, self.source, config)
+            has_limit = config.memory_limit is not None
             outcome = record(
-                network, self.source, out, config, observer=observer, resume=self.resume
-            )
+                network, self.source, out, config, observer=observer, resume=self.resume,
+                planner=partial(planned, network, config, observer) if has_limit else None,
+            )  # fmt: skip
             observer.end(out, outcome)
         return STOPPED if outcome.status == "stopped" else 0
 
 
-def planned(network: "Network", source: str, config: "RunConfig") -> "RunConfig":
+def planned(
+    network: "Network", config: "RunConfig", observer: "Observer",
+    size: tuple[int, int], num_frames: int | None,
+) -> "RunConfig":  # fmt: skip
     """The same settings with a policy that fits, and what the limit leaves for the past.
 
     Raises:
         NotEnoughMemoryError: if nothing fits.
     """
-    from everview.outputs.session import source_size
     from everview.pipeline.plan import RUN_BYTES, make_plan
 
-    size, num_frames = source_size(network, source, config)
+    observer.phase("planning")
     plan = make_plan(
         network, size, memory=config.memory, limit=config.memory_limit, num_frames=num_frames,
         extra_bytes=RUN_BYTES,

@@ -55,6 +55,7 @@ class FrameReader:
     ) -> None:
         """Take over an opened source; `size=None` leaves the original pixels."""
         self._source = source
+        self._peeked: Frame | None = None
         is_live = source.kind in ("camera", "url") and source.num_frames is None
         maker = _FrameMaker(source, selection, size, fit)
         self._frames = ReadAhead(maker.frames, capacity=1 if is_live else QUEUE_SIZE)
@@ -75,7 +76,16 @@ class FrameReader:
         return self
 
     def __next__(self) -> Frame:
+        if self._peeked is not None:
+            frame, self._peeked = self._peeked, None
+            return frame
         return next(self._frames)
+
+    def peek(self) -> Frame | None:
+        """The frame that comes next, without taking it; None after the last."""
+        if self._peeked is None:
+            self._peeked = next(self._frames, None)
+        return self._peeked
 
     def __enter__(self) -> "FrameReader":
         return self

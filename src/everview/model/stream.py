@@ -71,20 +71,22 @@ class Stream:
         """Frames seen so far."""
         return self._open().num_frames
 
-    def step(self, image: Any) -> Prediction:  # noqa: ANN401  -- a Frame or a tensor
+    def step(self, image: Any, *, dense: bool = True) -> Prediction:  # noqa: ANN401  -- Frame, tensor
         """Predict the next frame, s = 1.
 
         Args:
             image: 3 H W or b 3 H W at the network's size, RGB in [0, 1]; or a `Frame`, which is
                 preprocessed if it still has its original pixels. Frames with flags are not refused:
                 ask `frame.usable` to leave out black or corrupt ones.
+            dense: False leaves depth and points out (None), which saves the time of their heads;
+                pose, tracks and what is remembered are the same.
 
         Raises:
             ConfigError: if shape, dtype or batch do not fit; the stream is then unchanged.
         """
         pixels, pixel_map = self._network.pixels_of(image)
         pixels = pixels[None] if pixels.ndim == 3 else pixels
-        return self._advance(pixels[:, None], pixel_map)
+        return self._advance(pixels[:, None], pixel_map, dense=dense)
 
     def prefill(self, images: Float[Tensor, "b s 3 H W"]) -> Prediction:
         """Predict several next frames at once: the same result as one step after the other.
@@ -144,7 +146,13 @@ class Stream:
         write_state(self._open(), Path(path), network=described)
 
     @torch.no_grad()
-    def _advance(self, images: Tensor, pixel_map: Any = None) -> Prediction:  # noqa: ANN401
+    def _advance(
+        self,
+        images: Tensor,
+        pixel_map: Any = None,  # noqa: ANN401
+        *,
+        dense: bool = True,
+    ) -> Prediction:
         """Run the network on b s new frames and remember them, or change nothing."""
         state = self._open()
         images = self._network.check_images(images)
@@ -157,20 +165,27 @@ class Stream:
         mark = state.mark()
         try:
             with self._network.own_precision():
-                return self._predict(state, images, pixel_map)
+                return self._predict(state, images, pixel_map, dense=dense)
         except BaseException as error:
             state.roll_back(mark)
             if not (is_shortage(error) and state.shrink()):
                 raise
-        return self._advance(images, pixel_map)  # once more, in less memory
+        return self._advance(images, pixel_map, dense=dense)  # once more, in less memory
 
-    def _predict(self, state: StreamState, images: Tensor, pixel_map: Any) -> Prediction:  # noqa: ANN401
+    def _predict(
+        self,
+        state: StreamState,
+        images: Tensor,
+        pixel_map: Any,  # noqa: ANN401
+        *,
+        dense: bool,
+    ) -> Prediction:
         network = self._network
         size = (images.shape[3], images.shape[4])
         tokens = network.aggregator(images, first_frame=state.num_frames, memories=state.layers)
         last = tokens[network.config.aggregator.depth - 1]
         poses = network.camera_head(last[:, :, 0], memories=state.camera)
-        dense: dict[str, Any] = dict(network.dense(tokens, size))
+        maps: dict[str, Any] = dict(network.dense(tokens, size)) if dense else {}
         latest = {layer: t[:, -1:] for layer, t in tokens.items()}
         tracks: dict[str, Any] = {}
         if state.groups:
@@ -184,7 +199,7 @@ class Stream:
             pose_encoding_iterations=poses,
             network_size=size,
             pixel_map=pixel_map,
-            **dense,
+            **maps,
             **tracks,
         )
 

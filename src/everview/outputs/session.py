@@ -2,7 +2,7 @@
 
 import errno
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +32,9 @@ FILES = frozenset(
 )  # fmt: skip
 """All that a recording consists of."""
 
+Planner = Callable[[tuple[int, int], int | None], RunConfig]
+"""(height, width) as the network sees it, and about how many frames come -> settings."""
+
 LOOK_AHEAD = 32
 """Frames in which a usable one is searched before a recording is begun; they are held meanwhile."""
 
@@ -58,6 +61,7 @@ def record(
     *,
     observer: Observer,
     resume: bool = False,
+    planner: Planner | None = None,
 ) -> Outcome:
     """Read a source, run the network over it and write a recording as it goes.
 
@@ -67,6 +71,7 @@ def record(
         folder: new or empty, or with `resume` an earlier recording of the same.
         resume: go on after the last finished frame, from the saved state if there is one, else by
             running the frames again without writing them.
+        planner: gives the settings anew, once the size of the frames is known.
 
     Raises:
         ConfigError: if the folder is taken, or holds a recording of something else.
@@ -80,6 +85,8 @@ def record(
             "causal one such as mini"
         )
     with _open_source(source, network, config) as reader:
+        if planner is not None:
+            config = planner(*_size_of(reader))
         manifest = _describe(network, reader, source, config)
         run = _Run(network, reader, folder, config, observer)
         if is_new:
@@ -105,10 +112,14 @@ def source_size(
         InputError: if the source cannot be used or has no frame.
     """
     with _open_source(source, network, config) as reader:
-        frame = next(iter(reader), None)
-        if frame is None:
-            raise InputError(f"{source} has no frame")
-        return (frame.image.shape[1], frame.image.shape[2]), reader.num_frames_hint
+        return _size_of(reader)
+
+
+def _size_of(reader: FrameReader) -> tuple[tuple[int, int], int | None]:
+    frame = reader.peek()
+    if frame is None:
+        raise InputError(f"{reader.source} has no frame")
+    return (frame.image.shape[1], frame.image.shape[2]), reader.num_frames_hint
 
 
 def is_recording_of(folder: Path, source_name: str) -> bool:

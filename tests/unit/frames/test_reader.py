@@ -146,6 +146,13 @@ def test_absent_sources_are_named(tmp_path):
         read("97")
 
 
+def test_a_look_ahead_takes_nothing(make_folder):
+    with read(make_folder(["0.png", "1.png"])) as frames:
+        assert frames.peek() is frames.peek()
+        assert [frame.index for frame in frames] == [0, 1]
+        assert frames.peek() is None
+
+
 def test_a_reader_can_be_left_at_any_time(make_folder):
     folder = make_folder([f"{n}.png" for n in range(40)])
     for num in (0, 1, 5):

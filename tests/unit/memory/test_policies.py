@@ -44,6 +44,8 @@ def test_auto_is_bounded_and_smaller_where_little_is_free():
         ("key_diversity:tokens=5,reference=yes", "true or false, got 'yes'"),
         ("key_diversity:tokens=5,budget=fair", "budget is uniform or adaptive, got fair"),
         ("coverage:frames=5,recent=1", r"recent is a share in \[0, 1\), got 1"),
+        ("merge:tokens=5,parts=0", "parts must be >= 1, got 0"),
+        ("late_merge:tokens=5,nearness=-0.1", r"nearness is a cosine in \[0, 1\], got -0.1"),
         ("key_diversity:tokens=5,reference=true,bits=8", "leave bits out"),
         ("window:tokens=5,bits=3", "bits must be 16, 8, 4, got 3"),
     ],

@@ -153,6 +153,25 @@ def test_merged_duplicates_attend_as_if_all_were_there():
     assert memory.num_evicted > 0
 
 
+@pytest.mark.parametrize("parts", [1, 2, 4, 5])
+@pytest.mark.parametrize("name", ["merge", "late_merge"])
+def test_merging_keeps_the_number_of_tokens_and_the_sum_of_their_values(name, parts):
+    memory = parse(f"{name}:tokens=29,nearness=0,parts={parts}").layer_memory(0)
+    total = 0.0
+    for i in range(9):
+        q, k, v = frame(i)
+        memory.append(k.abs(), v)  # all cosines are positive: everything can be merged
+        memory.attend(q)
+        memory.settle()
+        total = total + v.sum(dim=2)
+    held = memory.tensors()
+    counts = held["log_count"].exp()
+    assert memory.num_evicted == 9 * P - 29
+    torch.testing.assert_close(counts.sum(dim=2), torch.full(counts.shape[:2], 9.0 * P))
+    weighted = (counts[..., None] * held["values"]).sum(dim=2)
+    torch.testing.assert_close(weighted, total, rtol=1e-4, atol=1e-4)
+
+
 def test_windows_forget_the_oldest():
     memory = parse("anchor_window:frames=3").layer_memory(0)
     for i in range(7):

@@ -48,6 +48,21 @@ def test_a_step_accepts_a_frame_and_can_be_mapped_to_its_original(tiny):
     assert tiny([frame, frame]).at("original").points.shape == (1, 2, 50, 80, 3)
 
 
+def test_a_step_without_maps_remembers_and_tracks_the_same(tiny):
+    images, points = torch.rand(4, 3, 28, 42), torch.tensor([[10.0, 9.0]])
+    with tiny.stream("full") as whole, tiny.stream("full") as lean:
+        for i, image in enumerate(images):
+            expected, pred = whole.step(image), lean.step(image, dense=i == 3)
+            assert (pred.depth is None, pred.points is None) == (i < 3, i < 3)
+            assert torch.equal(pred.pose_encoding, expected.pose_encoding)
+            if i:
+                assert torch.equal(pred.tracks, expected.tracks)
+            else:
+                whole.track(points)
+                lean.track(points)
+    assert torch.equal(pred.depth, expected.depth)
+
+
 def test_nothing_behind_the_prediction_refers_to_the_past(tiny):
     """A prediction that is kept must not keep the stream's memory alive."""
     stream = tiny.stream()

@@ -23,10 +23,12 @@ def _small_previews(monkeypatch):
 
 @pytest.fixture
 def run(network, image_folder, tmp_path, observer):
-    def run(name="out", *, net=network, source=image_folder, resume=False, **settings):
+    def run(
+        name="out", *, net=network, source=image_folder, resume=False, planner=None, **settings
+    ):
         return record(
             net, str(source), tmp_path / name, RunConfig(**settings),
-            observer=observer, resume=resume,
+            observer=observer, resume=resume, planner=planner,
         )  # fmt: skip
 
     return run
@@ -234,6 +236,20 @@ def test_a_source_that_has_become_shorter_is_noticed(run, network, monkeypatch, 
         (image_folder / f"{number}.png").unlink()
     with pytest.raises(InputError, match="it now ends before frame 5"):
         run(resume=True)
+
+
+def test_a_plan_sees_the_size_of_a_source_that_is_opened_once(run, monkeypatch):
+    opened, seen = [], []
+    read = session.read
+    monkeypatch.setattr(session, "read", lambda *a, **k: opened.append(a) or read(*a, **k))
+
+    def planner(size, num_frames):
+        seen.append((size, num_frames))
+        return RunConfig(memory="full")
+
+    assert run(planner=planner).num_finished == 8
+    assert seen == [((28, 42), 10)]
+    assert len(opened) == 1
 
 
 def test_too_little_memory_is_told_before_anything_is_written(run, tmp_path):

@@ -178,7 +178,7 @@ class Merge(KeyDiversity):
     """New tokens are merged into old ones with nearly the same key; key diversity for the rest.
 
     A key that stands for n tokens has the mean of their values and ln(n) added to its logits, which
-    is exact for equal keys. Cost: as key diversity, and 2 P M C for finding the nearest.
+    is exact for equal keys. Cost: as key diversity, and 2 P M C / parts for finding the nearest.
 
     Source: StreamCacheVGGT (arXiv 2604.15237); the bias as in ToMe (arXiv 2210.09461).
     """
@@ -188,11 +188,24 @@ class Merge(KeyDiversity):
     counts: ClassVar[bool] = True
     nearness: float = 0.8
     """Least cosine between two keys that are merged."""
+    parts: int = 1
+    """Tokens and slots are dealt into so many parts, and merged within their own."""
+
+    def __post_init__(self) -> None:
+        """See Bounded."""
+        super().__post_init__()
+        if self.parts < 1:
+            raise ConfigError(f"memory policy {self.name!r}: parts must be >= 1, got {self.parts}")
+        if not 0 <= self.nearness <= 1:
+            raise ConfigError(
+                f"memory policy {self.name!r}: nearness is a cosine in [0, 1], got "
+                f"{self.nearness:g}"
+            )
 
     def losers(self, slots: Slots, count: int) -> Int[Tensor, "b heads count"]:
         """What can be merged first; changes values and counts of what it is merged into."""
         kept, leaving = self._kept(slots), self._leaving(slots)
-        near, nearest = _cosines(slots, leaving, kept).max(dim=-1)  # b h p
+        near, nearest = self._nearest(slots, leaving, kept)  # b h p
         can_merge = near > self.nearness
         redundancy = similarity_to_mean(slots)  # in [-1, 1]
         # What takes others in has to stay. There are always enough others: the leaving themselves.
@@ -221,17 +234,56 @@ class Merge(KeyDiversity):
 
         A mean of n values that takes in m more moves by the sum of their distances / (n + m).
         """
-        same = nearest[..., None] == nearest[..., None, :]
-        taken_in = (same & merged[..., None, :]).float()  # b h p p: into each one's target
+        inside = self._dealt(nearest, -1)
+        same = inside[..., None] == inside[..., None, :]
+        taken_in = (same & self._dealt(merged, value=False)[..., None, :]).float()
+        # b h parts n n: into each one's target
         before = slots.notes["log_count"].gather(2, nearest).exp()
-        after = before + taken_in.sum(dim=-1)
+        count = self._collected(taken_in.sum(dim=-1), nearest.shape[2])
+        after = before + count
         values, targets = (
             slots.values.gather(2, i[..., None].expand(-1, -1, -1, slots.values.shape[3])).float()
             for i in (leaving, nearest)
         )
-        total = taken_in @ values - taken_in.sum(dim=-1, keepdim=True) * targets
+        sums = taken_in @ self._dealt(values, 0.0)
+        total = self._collected(sums, nearest.shape[2]) - count[..., None] * targets
         slots.memory.set_values(nearest, targets + total / after[..., None])
         slots.notes["log_count"].scatter_(2, nearest, after.log())
+
+    def _nearest(
+        self, slots: Slots, leaving: Int[Tensor, "b h p"], kept: Bool[Tensor, "b h c"] | None
+    ) -> tuple[Float[Tensor, "b h p"], Int[Tensor, "b h p"]]:
+        """Cosine and number of the key that is most like each leaving one, of its part.
+
+        0 for what cannot take it in.
+        """
+        inverse = slots.notes["inverse_norm"].scatter(2, leaving, 0.0)
+        if kept is not None:
+            inverse = inverse.masked_fill(kept, 0.0)
+        own = slots.notes["inverse_norm"].gather(2, leaving)[..., None]
+        index = leaving[..., None].expand(-1, -1, -1, slots.keys.shape[3])
+        keys = (slots.keys.gather(2, index).float() * own).to(slots.keys.dtype)
+        among = slots.keys.shape[2] - slots.keys.shape[2] % self.parts
+        dealt = slots.keys[:, :, :among].unflatten(2, (-1, self.parts)).transpose(2, 3)
+        products = self._dealt(keys, 0.0) @ dealt.transpose(3, 4)  # b h parts n c/parts
+        inverse = inverse[:, :, :among].unflatten(2, (-1, self.parts)).transpose(2, 3)
+        near, place = products.float().mul_(inverse[:, :, :, None]).max(dim=-1)
+        first = torch.arange(self.parts, device=place.device)[:, None]
+        count = leaving.shape[2]
+        return self._collected(near, count), self._collected(place * self.parts + first, count)
+
+    def _dealt(self, tokens: Tensor, value: float) -> Tensor:
+        """`b h p ...` dealt like cards, `b h parts n ...`; `value` where some get one less."""
+        missing = -tokens.shape[2] % self.parts
+        if missing:
+            filler = tokens.new_full((*tokens.shape[:2], missing, *tokens.shape[3:]), value)
+            tokens = torch.cat([tokens, filler], dim=2)
+        return tokens.unflatten(2, (-1, self.parts)).transpose(2, 3)
+
+    @staticmethod
+    def _collected(dealt: Tensor, count: int) -> Tensor:
+        """The reverse of `_dealt`."""
+        return dealt.transpose(2, 3).flatten(2, 3)[:, :, :count]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,6 +295,7 @@ class LateMerge(Merge):
     """
 
     name: ClassVar[str] = "late_merge"
+    parts: int = 8
     recent: float = 0.4
     """Share of the budget for the latest frames."""
 
@@ -263,17 +316,3 @@ class LateMerge(Merge):
         """The frame that has just become too old to be kept whole."""
         older = slots.order.masked_fill(self._kept(slots), -1)
         return older.topk(slots.num_new, dim=-1, sorted=False).indices
-
-
-def _cosines(
-    slots: Slots, leaving: Int[Tensor, "b h p"], kept: Bool[Tensor, "b h c"] | None
-) -> Float[Tensor, "b h p c"]:
-    """Between the keys of leaving tokens and of all others; 0 for what cannot take them in."""
-    inverse = slots.notes["inverse_norm"].scatter(2, leaving, 0.0)
-    if kept is not None:
-        inverse = inverse.masked_fill(kept, 0.0)
-    own = slots.notes["inverse_norm"].gather(2, leaving)[..., None]
-    index = leaving[..., None].expand(-1, -1, -1, slots.keys.shape[3])
-    keys = slots.keys.gather(2, index).float() * own
-    products = keys.to(slots.keys.dtype) @ slots.keys.transpose(2, 3)
-    return products.float().mul_(inverse[:, :, None])

@@ -173,6 +173,16 @@ def test_where_the_host_has_something_to_do_steps_are_taken(tiny, monkeypatch):
     assert stream.report() == eager.report()
 
 
+def test_steps_without_dense_maps_have_a_recording_of_their_own(tiny):
+    text = "late_merge:frames=3,camera=3"
+    (stream, recorder), eager = captured(tiny.stream(text)), tiny.stream(text)
+    for i, image in enumerate(torch.rand(16, 3, 28, 42)):
+        found, expected = (one.step(image, dense=not i % 3) for one in (stream, eager))
+        assert (found.depth is None) == bool(i % 3)
+        assert_same(found, expected)
+    assert (recorder.recordings, recorder.replays) == (2, 10)
+
+
 def test_tracks_prefill_and_a_failed_step_go_on_from_a_replayed_one(tiny):
     text = "merge:frames=3,camera=3"
     (stream, recorder), eager = captured(tiny.stream(text)), tiny.stream(text)

@@ -61,25 +61,31 @@ class CapturedStream(Stream):
                 f"{self._network.device}: load it with device='cuda', or use the stream as it is"
             )
         self._record = record or record_on_gpu
-        self._recording: Recording | None = None
         self._layout: tuple[int, ...] = ()
-        """For which the recording was made, or could not be made."""
-        self._was_routine = False
+        """For which steps were recorded."""
+        self._recordings: dict[bool, Recording | None] = {}
+        """With dense maps or without; None where there was no memory for one."""
+        self._taken: set[bool] = set()
+        """Kinds of which one step was taken: then all that happens once has happened."""
 
     def close(self) -> None:
         """See Stream.close."""
         super().close()
-        self._recording, self._layout = None, ()
+        self._layout, self._recordings = (), {}
 
     @torch.no_grad()
-    def _advance(self, images: Tensor, pixel_map: Any = None) -> Prediction:  # noqa: ANN401
+    def _advance(
+        self,
+        images: Tensor,
+        pixel_map: Any = None,  # noqa: ANN401
+        *,
+        dense: bool = True,
+    ) -> Prediction:
         """See Stream._advance."""
         state, images = self._open(), self._network.check_images(images)
-        was_routine, self._was_routine = self._was_routine, _is_routine(state, images)
-        # One such step is taken first: then all that happens once has happened.
-        recording = self._fitting(state, images) if was_routine and self._was_routine else None
+        recording = self._fitting(state, images, dense) if _is_routine(state, images) else None
         if recording is None:
-            return super()._advance(images, pixel_map)
+            return super()._advance(images, pixel_map, dense=dense)
         recording.image.copy_(images)
         recording.replay()
         prediction, tokens = recording.answer
@@ -87,21 +93,26 @@ class CapturedStream(Stream):
         state.count_again()
         return _copied(prediction, pixel_map)
 
-    def _fitting(self, state: StreamState, images: Tensor) -> Recording | None:
-        """A recording of the next step; None if there is no memory for one."""
+    def _fitting(self, state: StreamState, images: Tensor, dense: bool) -> Recording | None:
+        """A recording of the next step; None if it has to be taken."""
         layout = _layout(state)
-        if layout != self._layout:
-            self._layout, self._recording = layout, None  # the old one gives its memory back first
-            self._recording = self._recorded(state, images)
-        return self._recording
+        if layout != self._layout:  # old recordings give their memory back first
+            self._layout, self._recordings, self._taken = layout, {}, set()
+        if dense not in self._taken:
+            self._taken.add(dense)
+            return None
+        if dense not in self._recordings:
+            self._recordings[dense] = None
+            self._recordings[dense] = self._recorded(state, images, dense)
+        return self._recordings[dense]
 
-    def _recorded(self, state: StreamState, images: Tensor) -> Recording | None:
+    def _recorded(self, state: StreamState, images: Tensor, dense: bool) -> Recording | None:
         image = images.clone()
         shadow = state.shadow()  # the step is not taken: counts of the host go on there
 
         def step() -> Answer:
             with self._network.own_precision():
-                return self._predict(shadow, image, None), shadow.tokens
+                return self._predict(shadow, image, None, dense=dense), shadow.tokens
 
         try:
             replay, answer = self._record(step)

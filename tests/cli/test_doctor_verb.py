@@ -21,13 +21,15 @@ def test_text_names_machine_device_kernels_decoder_extras_and_what_will_be_fast(
     text = capsys.readouterr().out
     first_words = [line.split()[0] for line in text.splitlines()]
     assert set(first_words) >= {
-        "everview", "machine", "devices", "taken", "speed", "attention", "quantized",
-        "decoder", "extra", "here",
+        "everview", "machine", "devices", "taken", "speed", "attention", "memory",
+        "quantized", "decoder", "extra", "here",
     }  # fmt: skip
     assert "float32 100 GFLOP/s, bfloat16 300 GFLOP/s" in text
     assert "bfloat16 is 3.0 times as fast as float32 here: use --precision bfloat16" in text
     assert "decodes h264" in text
     assert "w8a16, w4a16: weight_only" in text
+    kernel = "scaled_dot_product_attention, codes expanded head by head"
+    assert f"memory     bits 16, 8, 4: {kernel}" in text
 
 
 def test_json_holds_plain_values(quick, capsys):
@@ -53,6 +55,12 @@ def test_a_missing_extra_comes_with_its_pip_line(quick, monkeypatch, capsys):
     Doctor(device="cpu").run()
     line = 'extra      view: lacks no-such-package; pip install "everview[view]"'
     assert line in capsys.readouterr().out.splitlines()
+
+
+def test_an_extra_of_another_system_is_not_missed(monkeypatch):
+    wanted = 'no-such-package; (platform_system == "Plan9") and extra == "gpu"'
+    monkeypatch.setattr(diagnosis.importlib.metadata, "requires", lambda name: [wanted])
+    assert diagnosis.extras() == {}
 
 
 def test_the_plain_kernel_always_works_and_comes_last():

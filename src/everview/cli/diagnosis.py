@@ -1,6 +1,7 @@
 """What `everview doctor` finds out: devices, kernels, speed, decoder, extras."""
 
 import importlib.metadata
+import platform
 import re
 import warnings
 from collections import defaultdict
@@ -11,6 +12,8 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from everview.evaluation.machine import describe, matrix_product_speed
+from everview.memory.code_kernels import kernel_for_codes
+from everview.memory.codes import BITS
 from everview.model.config import Config
 from everview.model.presets import presets
 from everview.quantization.arithmetic import pick
@@ -55,6 +58,7 @@ def diagnose(device: str = "auto", *, seconds: float = 0.5) -> dict[str, Any]:
         "precision": str(pick_dtype("auto", target)).removeprefix("torch."),
         "matrix_product_flops": speeds,
         "attention": attention_kernels(target),
+        "memory": memory_kernels(target, pick_dtype("auto", target)),
         "quantization": quantization_kernels(target),
         "decoder": decoder(),
         "extras": extras(),
@@ -87,6 +91,11 @@ def attention_kernels(device: torch.device) -> dict[str, dict[str, list[str]]]:
     }
 
 
+def memory_kernels(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
+    """Bits of a memory -> what attends to it there."""
+    return {str(bits): kernel_for_codes(device, dtype, bits) for bits in BITS}
+
+
 def quantization_kernels(device: torch.device) -> dict[str, dict[str, Any]]:
     """Scheme -> the arithmetic that is taken for it, its kernel, and whether it is real."""
     picked = {scheme: pick(parse_scheme(scheme), device) for scheme in SCHEMES}
@@ -114,6 +123,8 @@ def extras() -> dict[str, dict[str, Any]]:
     wanted: dict[str, list[str]] = defaultdict(list)
     for requirement in importlib.metadata.requires("everview") or ():
         package, _, marker = requirement.partition(";")
+        if "platform_system" in marker and platform.system() not in marker:
+            continue
         extra = re.search(r"""extra\s*==\s*['"]([\w-]+)['"]""", marker)
         name = re.match(r"[\w.-]+", package.strip())
         if extra and name:

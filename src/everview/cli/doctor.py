@@ -48,6 +48,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         f"taken      {found['device']}, weights in {found['precision']}",
         f"speed      matrix products: {speeds}",
         *_attention(found["attention"]),
+        *_memory(found["memory"]),
         *_quantization(found["quantization"]),
         f"decoder    PyAV {found['decoder']['pyav']}, "
         f"libavcodec {found['decoder']['ffmpeg'].get('libavcodec', 'unknown')}; "
@@ -64,6 +65,14 @@ def _attention(kernels: dict[str, dict[str, list[str]]]) -> list[str]:
         + "; ".join(f"{dtype} {' > '.join(names)}" for dtype, names in by_dtype.items())
         for situation, by_dtype in kernels.items()
     ]
+
+
+def _memory(by_bits: dict[str, str]) -> list[str]:
+    """One line per kernel that attends to a memory in codes, and for which bits."""
+    by_kernel: dict[str, list[str]] = {}
+    for bits, kernel in by_bits.items():
+        by_kernel.setdefault(kernel, []).append(bits)
+    return [f"memory     bits {', '.join(bits)}: {kernel}" for kernel, bits in by_kernel.items()]
 
 
 def _quantization(schemes: dict[str, dict[str, Any]]) -> list[str]:

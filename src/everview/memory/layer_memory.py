@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from everview.memory.code_kernels import is_fused
 from everview.memory.codes import EVERYTHING, Codes, Heads
 
 
@@ -19,8 +20,9 @@ class LayerMemory:
     stores; what to forget is decided elsewhere.
 
     With `bits` the past is held in codes (`Codes`), and attention reads it head by head: one head's
-    keys and values are the only ones that are expanded at a time. The newest frame attends to
-    itself as it is, and becomes codes when the step is over.
+    keys and values are the only ones that are expanded at a time; on a GPU a fused kernel expands
+    nothing where there is one, see `is_fused`. The newest frame attends to itself as it is, and
+    becomes codes when the step is over.
     """
 
     def __init__(self, bits: int | None = None) -> None:
@@ -66,6 +68,11 @@ class LayerMemory:
         if self.codes is None:
             held = self._views()
             return _attention(queries, held["keys"], held["values"], self._bias(EVERYTHING))
+        if is_fused(queries, self.codes.bits):
+            from everview.memory.triton_attention import attend_to_codes
+
+            past = self._past(EVERYTHING)
+            return attend_to_codes(queries, self.codes, past, self._fresh, self._bias(EVERYTHING))
         attended = torch.empty_like(queries)
         for heads in self._parts(queries):
             keys, values = self._expanded(heads, queries.dtype)
@@ -75,6 +82,10 @@ class LayerMemory:
     def settle(self) -> None:
         """The step has succeeded: bounded memories forget now."""
         self._fresh = None
+
+    def count_again(self) -> None:
+        """A recorded step has run once more: count its tokens; only where memory is bounded."""
+        raise AssertionError("a memory that grows cannot be recorded")
 
     def truncate(self, num_tokens: int) -> None:
         """Forget all but the first tokens: undoes appends that belong to a failed step."""
@@ -150,9 +161,7 @@ class LayerMemory:
     def _expanded(self, heads: Heads, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Keys and values of some heads, b h n d."""
         assert self.codes is not None, "only codes are expanded"
-        fresh = 0 if self._fresh is None else self._fresh[0].shape[2]
-        held = {name: t[heads] for name, t in self._views().items()}
-        past = {name: t[:, :, : self.num_tokens - fresh] for name, t in held.items()}
+        past = self._past(heads)
         keys = self.codes.decode_keys(past["keys"], heads, dtype)
         values = self.codes.decode_values(past, dtype)
         if self._fresh is None:
@@ -161,6 +170,11 @@ class LayerMemory:
             torch.cat([keys, self._fresh[0][heads]], dim=2),
             torch.cat([values, self._fresh[1][heads]], dim=2),
         )
+
+    def _past(self, heads: Heads) -> dict[str, Tensor]:
+        """Codes of some heads, without those of fresh tokens: views."""
+        fresh = 0 if self._fresh is None else self._fresh[0].shape[2]
+        return {n: t[heads][:, :, : self.num_tokens - fresh] for n, t in self._views().items()}
 
     def _bias(self, heads: Heads) -> Float[Tensor, "b h 1 n"] | None:  # noqa: ARG002
         """What is added to the logits of each key; None: nothing."""

@@ -1,7 +1,6 @@
 """SlotMemory: a layer's memory of fixed size, whose slots are overwritten in place."""
 
 from collections.abc import Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,25 +31,37 @@ class Slots:
         """Number of arrival in the stream."""
         self.notes: Mapping[str, Float[Tensor, "b h c"]] = notes
         """What the policy keeps beside each token; may be changed in place."""
+        # Not by cached_property: torch.compile stops at its lock.
+        self._all_keys: Float[Tensor, "b h n d"] | None = None
+        self._all_values: Float[Tensor, "b h n d"] | None = None
 
-    @cached_property
-    def _all_keys(self) -> Float[Tensor, "b h n d"]:
-        return self.memory.read_keys()
+    @property
+    def arrived(self) -> Int[Tensor, ""]:
+        """Tokens that ever came, the newest frame included; on the device."""
+        assert self.memory.arrived is not None, "made by the first append"
+        return self.memory.arrived
 
     @property
     def keys(self) -> Float[Tensor, "b h c d"]:
         """Of the candidates."""
-        return self._all_keys[:, :, self.memory.num_anchors :]
+        return self._read_keys()[:, :, self.memory.num_anchors :]
 
     @property
     def anchors(self) -> Float[Tensor, "b h a d"]:
         """Keys of the protected frame."""
-        return self._all_keys[:, :, : self.memory.num_anchors]
+        return self._read_keys()[:, :, : self.memory.num_anchors]
 
-    @cached_property
+    @property
     def values(self) -> Float[Tensor, "b h c d"]:
         """Of the candidates; not to be changed, see `SlotMemory.set_values`."""
-        return self.memory.read_values()[:, :, self.memory.num_anchors :]
+        if self._all_values is None:
+            self._all_values = self.memory.read_values()
+        return self._all_values[:, :, self.memory.num_anchors :]
+
+    def _read_keys(self) -> Float[Tensor, "b h n d"]:
+        if self._all_keys is None:
+            self._all_keys = self.memory.read_keys()
+        return self._all_keys
 
     @property
     def queries(self) -> Float[Tensor, "b h p d"] | None:
@@ -69,8 +80,9 @@ class SlotMemory(LayerMemory):
     Laid out as protected frame, slots, newest frame. Attention does not care about the order of
     keys (norm and rotation are already applied), so a forgotten token's slot takes a new one and
     nothing else moves: O(p) writes per frame, shapes that do not change once all slots are taken,
-    no host synchronisation. Forgetting happens in `settle`, after the whole step has succeeded, so
-    that a failed step is undone by `truncate`.
+    no host synchronisation. From then on (`is_routine`) all that changes from frame to frame is in
+    tensors that are written in place, so a step can be recorded and run again. Forgetting happens
+    in `settle`, after the whole step has succeeded, so that a failed step is undone by `truncate`.
     """
 
     def __init__(self, policy: "Bounded", layer: int) -> None:
@@ -80,7 +92,9 @@ class SlotMemory(LayerMemory):
         """Tokens that stay after a frame; known from the first frame on."""
         self.num_anchors = 0
         self.num_arrived = 0
-        """Tokens that ever came, those of a failed step not counted."""
+        """Tokens that ever came, those of a failed step not counted: for reports and rare turns."""
+        self.arrived: Int[Tensor, ""] | None = None
+        """The same on the device, where a recorded step counts on; None before the first frame."""
         self.score: Float[Tensor, ""] | None = None
         """How alike all keys are, for policies that share the budget among layers."""
         self.unit_sum: Float[Tensor, "b h 1 d"] | None = None
@@ -97,9 +111,11 @@ class SlotMemory(LayerMemory):
             self.policy.tokens_for(n)  # refuses before anything is stored
         start = self.num_tokens
         super().append(keys, values)
-        first = self.num_arrived + start - self._settled
-        numbers = torch.arange(first, first + n, device=keys.device)
-        self._note("order", torch.int64, start, numbers)
+        if self.arrived is None:
+            self.arrived = torch.zeros((), dtype=torch.int64, device=keys.device)
+        later = start - self._settled
+        numbers = torch.arange(later, later + n, device=keys.device)
+        self._note("order", torch.int64, start, self.arrived + numbers)
         for name in self.policy.notes:
             self._note(name, torch.float32, start, 0.0)
 
@@ -120,6 +136,8 @@ class SlotMemory(LayerMemory):
         if new == 0:
             return
         self.num_arrived += new
+        assert self.arrived is not None, "made by append"
+        self.arrived += new
         if self.budget is None:
             self._per_frame, self.budget = new, self.policy.tokens_for(new)
             self.num_anchors = new if self.policy.protects_first_frame else 0
@@ -152,6 +170,28 @@ class SlotMemory(LayerMemory):
         for store in (self._held, self._extra):
             for name, tensor in store.items():
                 store[name] = tensor[:, :, :room].clone()
+
+    @property
+    def is_routine(self) -> bool:
+        """Whether the next frame is taken in as the last one was: all slots taken, some forgotten.
+
+        But for what `Bounded.is_routine` says of some frames.
+        """
+        return self.num_tokens == self.budget and self.num_arrived > self.num_tokens
+
+    def count_again(self) -> None:
+        """A step that was recorded has run once more: count its tokens on the host too."""
+        self.num_arrived += self._per_frame
+
+    def layout(self) -> tuple[int, ...]:
+        """Budget, and where in memory all lies that a step goes on from: a recording is for that.
+
+        Plain numbers; no device is asked.
+        """
+        scales = () if self.codes is None else (self.codes.scale, self.codes.offset)
+        beside = (self.arrived, self.unit_sum, self.score, *scales)
+        kept = (*self._held.values(), *self._extra.values(), *beside)
+        return self.budget or 0, *(0 if t is None else t.data_ptr() for t in kept)
 
     @property
     def num_frames(self) -> int:
@@ -193,11 +233,12 @@ class SlotMemory(LayerMemory):
         numbers = [int(number) for number in tensors["numbers"]]
         self.budget, self._per_frame, self.num_anchors, self.num_arrived = numbers
         super().restore(tensors)
+        self.arrived = torch.tensor(self.num_arrived, device=self._held["keys"].device)
         self._settled = self.num_tokens
         for name in ("order", *self.policy.notes):
             self._note(name, tensors[name].dtype, 0, tensors[name])
-        self.score = tensors.get("score")
-        total = tensors.get("unit_sum")
+        score, total = tensors.get("score"), tensors.get("unit_sum")
+        self.score = None if score is None else score.clone()
         self.unit_sum = None if total is None else total.clone()
 
     def set_values(self, index: Int[Tensor, "b h n"], values: Float[Tensor, "b h n d"]) -> None:

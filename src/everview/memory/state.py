@@ -1,5 +1,6 @@
 """StreamState: all that one stream remembers."""
 
+import copy
 import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
@@ -124,6 +125,26 @@ class StreamState:
         for memory in self.memories().values():
             memory.settle()
         self.policy.balance(self.layers, self.num_frames)
+
+    def shadow(self) -> "StreamState":
+        """The same tensors with counts of their own: a step there leaves the counts here alone.
+
+        For a step that is recorded, not taken, in memories that only write in place.
+        """
+        twins = {id(memory): copy.copy(memory) for memory in self.memories().values()}
+        layers = [twins[id(memory)] for memory in self.layers]
+        first = [twins[id(memory)] for memory in self.camera[0]]
+        others = [
+            first if blocks is self.camera[0] else [twins[id(memory)] for memory in blocks]
+            for blocks in self.camera[1:]
+        ]
+        return dataclasses.replace(self, layers=layers, camera=[first, *others])
+
+    def count_again(self) -> None:
+        """A recorded step has run once more: count its frame on the host too."""
+        for memory in self.memories().values():
+            memory.count_again()
+        self.num_frames += 1
 
     def shrink(self) -> bool:
         """Forget so much that a bounded policy has a smaller budget; False if it cannot."""

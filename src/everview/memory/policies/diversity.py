@@ -65,9 +65,14 @@ class KeyDiversity(Bounded):
         slots.notes["inverse_norm"][:, :, -slots.num_new :] = inverse
         memory = slots.memory
         if memory.unit_sum is None or not memory.num_frames % REFRESHED_EVERY:
-            memory.unit_sum = sum_of_units(slots)
+            memory.unit_sum = _rewritten(memory.unit_sum, sum_of_units(slots))
         else:
             memory.unit_sum += inverse[:, :, None] @ new
+
+    def is_routine(self, frame: int) -> bool:
+        """See Bounded.is_routine: sums are taken anew and budgets shared now and then."""
+        shares = self.budget == "adaptive" and not frame % SHARED_EVERY
+        return bool(frame % REFRESHED_EVERY) and not shares
 
     def losers(self, slots: Slots, count: int) -> Int[Tensor, "b heads count"]:
         """Those with the largest product of unit key and mean unit key."""
@@ -99,11 +104,16 @@ def similarity_to_mean(slots: Slots) -> Float[Tensor, "b h c"]:
     inverse, total = slots.notes["inverse_norm"], slots.memory.unit_sum
     assert total is not None, "arrive comes first"
     mean = total / inverse.shape[2]  # b h 1 d
-    slots.memory.score = mean.square().sum(dim=-1).mean()
+    slots.memory.score = _rewritten(slots.memory.score, mean.square().sum(dim=-1).mean())
     products = [
         (keys @ mean.transpose(2, 3))[..., 0] * some for keys, some in _chunks(slots.keys, inverse)
     ]
     return products[0] if len(products) == 1 else torch.cat(products, dim=2)
+
+
+def _rewritten(old: Tensor | None, new: Tensor) -> Tensor:
+    """The new numbers, in the place of the old ones."""
+    return new if old is None else old.copy_(new)
 
 
 def sum_of_units(slots: Slots) -> Float[Tensor, "b h 1 d"]:
@@ -300,7 +310,7 @@ class LateMerge(Merge):
     def _kept(self, slots: Slots) -> Bool[Tensor, "b h c"]:
         """The latest frames. None of their tokens was ever lost, so all heads have all of them."""
         frames = max(1, int(self.recent * (slots.order.shape[2] // slots.num_new)))
-        return slots.order >= slots.memory.num_arrived - frames * slots.num_new
+        return slots.order >= slots.arrived - frames * slots.num_new
 
     def _leaving(self, slots: Slots) -> Int[Tensor, "b h p"]:
         """The frame that has just become too old to be kept whole."""

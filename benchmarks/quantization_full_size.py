@@ -2,10 +2,12 @@
 
 python -P benchmarks/quantization_full_size.py [--ways w8a8 w4a8 bfloat16 float32] [--threads 1]
                                                [--size 392 518] [--folder DIR] [-o FILE]
+                                               [--calibration 2] [--method everview-nearest]
 
 Every way runs in a process of its own, so that its peak memory is its own. A quantized way is made
-from floats (without calibration: rotation and rounding), written, and loaded again by one more
-process, which measures what a user of the file has.
+from floats (by rotation and rounding, or with `--calibration` clips of two random frames by
+`--method`), written, and loaded again by one more process, which measures what a user of the file
+has.
 """
 
 import argparse
@@ -38,6 +40,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--size", type=int, nargs=2, default=[392, 518])
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--calibration", type=int, default=0, help="clips")
+    parser.add_argument("--method", help="by default the one that `everview quantize` takes")
     parser.add_argument("--folder", type=Path, help="for files of a few GB; deleted afterwards")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     parser.add_argument("-o", "--out", type=Path)
@@ -53,7 +57,8 @@ def main() -> int:
         "machine": describe(),
         "settings": {
             "preset": PRESET, "size": options.size, "threads": options.threads,
-            "repeats": options.repeats,
+            "repeats": options.repeats, "calibration": options.calibration,
+            "method": options.method,
         },
         "ways": {},
     }  # fmt: skip
@@ -72,7 +77,8 @@ def _run(options: argparse.Namespace, stage: str, folder: str) -> dict[str, Any]
     command = [
         sys.executable, "-P", __file__, "--stage", stage, "--folder", folder,
         "--threads", str(options.threads), "--repeats", str(options.repeats),
-        "--size", *map(str, options.size),
+        "--size", *map(str, options.size), "--calibration", str(options.calibration),
+        *(["--method", options.method] if options.method else []),
     ]  # fmt: skip
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -89,7 +95,11 @@ def _stage(options: argparse.Namespace) -> dict[str, Any]:
         network.set_precision(getattr(torch, kind))
         return _measured(network, options, started)
     started = time.perf_counter()
-    made = quantize(network, kind, in_place=True)
+    generator = torch.Generator().manual_seed(0)
+    clips = [
+        torch.rand(2, 3, *options.size, generator=generator) for _ in range(options.calibration)
+    ]
+    made = quantize(network, kind, clips or None, method=options.method, in_place=True)
     seconds = time.perf_counter() - started
     folder = everview.save(made, options.folder / kind, dtype=torch.bfloat16)
     return {

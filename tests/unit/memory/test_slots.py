@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from everview.errors import ConfigError
 from everview.memory import POLICIES, parse
 from everview.memory.layer_memory import LayerMemory
+from everview.memory.policies import diversity
 from everview.memory.reference import survivors
 from everview.model.network import build
 from everview.model.presets import presets
@@ -155,7 +156,8 @@ def test_merged_duplicates_attend_as_if_all_were_there():
 
 @pytest.mark.parametrize("parts", [1, 2, 4, 5])
 @pytest.mark.parametrize("name", ["merge", "late_merge"])
-def test_merging_keeps_the_number_of_tokens_and_the_sum_of_their_values(name, parts):
+def test_merging_keeps_the_number_of_tokens_and_the_sum_of_their_values(name, parts, monkeypatch):
+    monkeypatch.setattr(diversity, "PART", 4)
     memory = parse(f"{name}:tokens=29,nearness=0,parts={parts}").layer_memory(0)
     total = 0.0
     for i in range(9):
@@ -170,6 +172,27 @@ def test_merging_keeps_the_number_of_tokens_and_the_sum_of_their_values(name, pa
     torch.testing.assert_close(counts.sum(dim=2), torch.full(counts.shape[:2], 9.0 * P))
     weighted = (counts[..., None] * held["values"]).sum(dim=2)
     torch.testing.assert_close(weighted, total, rtol=1e-4, atol=1e-4)
+
+
+def test_parts_are_fewer_where_there_is_little_to_choose_from():
+    memories = [parse(f"merge:tokens=18,parts={n}").layer_memory(0) for n in (1, 1000)]
+    for i in range(6):
+        for memory in memories:
+            taken(memory, i)
+    few, many = (memory.tensors() for memory in memories)
+    assert all(torch.equal(few[name], many[name]) for name in few)
+
+
+def test_what_stands_for_few_is_forgotten_before_what_stands_for_many():
+    memory = parse("late_merge:tokens=24,nearness=0.999").layer_memory(0)
+    taken(memory, 0)
+    for _ in range(6):  # all merge into one frame's worth of tokens
+        taken(memory, 1)
+    for i in range(2, 9):  # nothing is near enough to take these in
+        taken(memory, i)
+    counts = memory.tensors()["log_count"].exp()
+    assert (counts.amax(dim=2) >= 3).all()
+    assert (counts.sum(dim=2) >= 5 * P).all()
 
 
 def test_windows_forget_the_oldest():

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from everview.errors import ConfigError
@@ -21,6 +21,8 @@ SHARED_EVERY = 32
 CHUNK = 2048
 """Tokens that are taken to float32 at a time."""
 SMALLEST_NORM = 1e-12
+PART = 256
+"""Slots that a part has at least, where tokens are merged within parts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +191,7 @@ class Merge(KeyDiversity):
     nearness: float = 0.8
     """Least cosine between two keys that are merged."""
     parts: int = 1
-    """Tokens and slots are dealt into so many parts, and merged within their own."""
+    """Tokens and slots are dealt into at most so many parts, and merged within their own."""
 
     def __post_init__(self) -> None:
         """See Bounded."""
@@ -207,7 +209,7 @@ class Merge(KeyDiversity):
         kept, leaving = self._kept(slots), self._leaving(slots)
         near, nearest = self._nearest(slots, leaving, kept)  # b h p
         can_merge = near > self.nearness
-        redundancy = similarity_to_mean(slots)  # in [-1, 1]
+        redundancy = self._redundancy(slots)  # at most 1
         # What takes others in has to stay. There are always enough others: the leaving themselves.
         wanted = torch.zeros_like(redundancy).scatter_add_(2, nearest, can_merge.float()) > 0
         redundancy.masked_fill_(wanted if kept is None else wanted | kept, -torch.inf)
@@ -216,6 +218,14 @@ class Merge(KeyDiversity):
         gone = torch.zeros_like(redundancy, dtype=torch.bool).scatter_(2, chosen, value=True)
         self._add(slots, leaving, nearest, gone.gather(2, leaving) & can_merge)
         return chosen
+
+    def _redundancy(self, slots: Slots) -> Float[Tensor, "b h c"]:
+        """The higher, the sooner forgotten where nothing can be merged; at most 1."""
+        return similarity_to_mean(slots)
+
+    def _num_parts(self, slots: Slots) -> int:
+        """Parts that have enough slots each to find a near one."""
+        return max(1, min(self.parts, slots.order.shape[2] // PART))
 
     def _kept(self, slots: Slots) -> Bool[Tensor, "b h c"] | None:  # noqa: ARG002
         """What is out of reach; None: nothing."""
@@ -234,19 +244,20 @@ class Merge(KeyDiversity):
 
         A mean of n values that takes in m more moves by the sum of their distances / (n + m).
         """
-        inside = self._dealt(nearest, -1)
+        parts, num_leaving = self._num_parts(slots), nearest.shape[2]
+        inside = _dealt(nearest, parts, -1)
         same = inside[..., None] == inside[..., None, :]
-        taken_in = (same & self._dealt(merged, value=False)[..., None, :]).float()
+        taken_in = (same & _dealt(merged, parts, 0)[..., None, :]).float()
         # b h parts n n: into each one's target
         before = slots.notes["log_count"].gather(2, nearest).exp()
-        count = self._collected(taken_in.sum(dim=-1), nearest.shape[2])
+        count = _collected(taken_in.sum(dim=-1), num_leaving)
         after = before + count
         values, targets = (
             slots.values.gather(2, i[..., None].expand(-1, -1, -1, slots.values.shape[3])).float()
             for i in (leaving, nearest)
         )
-        sums = taken_in @ self._dealt(values, 0.0)
-        total = self._collected(sums, nearest.shape[2]) - count[..., None] * targets
+        sums = _collected(taken_in @ _dealt(values, parts, 0), num_leaving)
+        total = sums - count[..., None] * targets
         slots.memory.set_values(nearest, targets + total / after[..., None])
         slots.notes["log_count"].scatter_(2, nearest, after.log())
 
@@ -257,33 +268,20 @@ class Merge(KeyDiversity):
 
         0 for what cannot take it in.
         """
+        parts = self._num_parts(slots)
         inverse = slots.notes["inverse_norm"].scatter(2, leaving, 0.0)
         if kept is not None:
             inverse = inverse.masked_fill(kept, 0.0)
         own = slots.notes["inverse_norm"].gather(2, leaving)[..., None]
         index = leaving[..., None].expand(-1, -1, -1, slots.keys.shape[3])
         keys = (slots.keys.gather(2, index).float() * own).to(slots.keys.dtype)
-        among = slots.keys.shape[2] - slots.keys.shape[2] % self.parts
-        dealt = slots.keys[:, :, :among].unflatten(2, (-1, self.parts)).transpose(2, 3)
-        products = self._dealt(keys, 0.0) @ dealt.transpose(3, 4)  # b h parts n c/parts
-        inverse = inverse[:, :, :among].unflatten(2, (-1, self.parts)).transpose(2, 3)
+        among = slots.keys.shape[2] - slots.keys.shape[2] % parts
+        dealt, inverse = (_dealt(t[:, :, :among], parts, 0) for t in (slots.keys, inverse))
+        products = _dealt(keys, parts, 0) @ dealt.transpose(3, 4)  # b h parts n c/parts
         near, place = products.float().mul_(inverse[:, :, :, None]).max(dim=-1)
-        first = torch.arange(self.parts, device=place.device)[:, None]
+        first = torch.arange(parts, device=place.device)[:, None]
         count = leaving.shape[2]
-        return self._collected(near, count), self._collected(place * self.parts + first, count)
-
-    def _dealt(self, tokens: Tensor, value: float) -> Tensor:
-        """`b h p ...` dealt like cards, `b h parts n ...`; `value` where some get one less."""
-        missing = -tokens.shape[2] % self.parts
-        if missing:
-            filler = tokens.new_full((*tokens.shape[:2], missing, *tokens.shape[3:]), value)
-            tokens = torch.cat([tokens, filler], dim=2)
-        return tokens.unflatten(2, (-1, self.parts)).transpose(2, 3)
-
-    @staticmethod
-    def _collected(dealt: Tensor, count: int) -> Tensor:
-        """The reverse of `_dealt`."""
-        return dealt.transpose(2, 3).flatten(2, 3)[:, :, :count]
+        return _collected(near, count), _collected(place * parts + first, count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,7 +289,9 @@ class LateMerge(Merge):
     """Ours: the first frame and the latest frames whole; what grows older is merged, not dropped.
 
     Near motion is told by whole recent frames, the long run by old tokens that stand for all they
-    have taken in, so that the weight of the past is that of a full memory. Cost: as merge.
+    have taken in, so that the weight of the past is nearly that of a full memory: where nothing is
+    near enough to take a token in, what stands for few is forgotten before what stands for many.
+    Cost: as merge.
     """
 
     name: ClassVar[str] = "late_merge"
@@ -307,12 +307,30 @@ class LateMerge(Merge):
                 f"memory policy {self.name!r}: recent is a share in [0, 1), got {self.recent:g}"
             )
 
+    def _redundancy(self, slots: Slots) -> Float[Tensor, "b h c"]:
+        """Less for tokens that stand for many."""
+        return similarity_to_mean(slots) - slots.notes["log_count"]
+
     def _kept(self, slots: Slots) -> Bool[Tensor, "b h c"]:
         """The latest frames. None of their tokens was ever lost, so all heads have all of them."""
-        frames = max(1, int(self.recent * (slots.order.shape[2] // slots.num_new)))
+        frames = int(self.recent * (slots.order.shape[2] // slots.num_new))
         return slots.order >= slots.arrived - frames * slots.num_new
 
     def _leaving(self, slots: Slots) -> Int[Tensor, "b h p"]:
         """The frame that has just become too old to be kept whole."""
         older = slots.order.masked_fill(self._kept(slots), -1)
         return older.topk(slots.num_new, dim=-1, sorted=False).indices
+
+
+def _dealt(tokens: Shaped[Tensor, "b h p *d"], parts: int, value: int) -> Tensor:
+    """Dealt like cards, b h parts n *d; `value` where some parts would have one less."""
+    missing = -tokens.shape[2] % parts
+    if missing:
+        filler = tokens.new_full((*tokens.shape[:2], missing, *tokens.shape[3:]), value)
+        tokens = torch.cat([tokens, filler], dim=2)
+    return tokens.unflatten(2, (-1, parts)).transpose(2, 3)
+
+
+def _collected(dealt: Tensor, count: int) -> Tensor:
+    """The first `count` tokens of what `_dealt` gave."""
+    return dealt.transpose(2, 3).flatten(2, 3)[:, :, :count]

@@ -128,7 +128,11 @@ def _write(result: dict[str, Any], out: Path) -> None:
 
 def _begun(options: argparse.Namespace, network: Network) -> dict[str, Any]:
     if options.out.exists():
-        return json.loads(options.out.read_text())
+        begun = json.loads(options.out.read_text())
+        lengths = {run["frames"] for run in begun["runs"]}
+        if options.data is None and lengths - {options.frames}:
+            sys.exit(f"{options.out} is of {max(lengths)} frames, not {options.frames}: give -o")
+        return begun
     return {
         "format": "everview memory policies",
         "format_version": 2,
@@ -296,11 +300,11 @@ def _cloud_scores(
 
 
 def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Policy -> score -> mean over walks and its standard error; walks that all have."""
-    by_policy: dict[str, dict[tuple[str, int], dict[str, Any]]] = {}
+    """Policy -> score -> mean over walks and its standard error, for those that saw all walks."""
+    by_policy: dict[str, dict[tuple[str, int, int], dict[str, Any]]] = {}
     for run in runs:
-        by_policy.setdefault(run["policy"], {})[(run["walk"], run["seed"])] = run
-    most = max(len(found) for found in by_policy.values())
+        by_policy.setdefault(run["policy"], {})[(run["walk"], run["seed"], run["frames"])] = run
+    every_walk = {walk for found in by_policy.values() for walk in found}
     names = [
         k
         for k, v in max(runs, key=len).items()
@@ -308,7 +312,7 @@ def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     ]
     summary = {}
     for policy, found in by_policy.items():
-        if len(found) < most:
+        if set(found) < every_walk:
             continue
         values = {n: [run[n] for run in found.values() if n in run] for n in names}
         summary[policy] = {

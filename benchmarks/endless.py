@@ -3,8 +3,8 @@
 python -P benchmarks/endless.py [--policies auto ...] [--frames 10000] [--threads 1] [-o FILE]
 python -P benchmarks/endless.py --draw      draws docs/images/endless.png from the file
 
-Every tenth frame is also shown to a control: a stream that starts as a copy at frame 600 and so
-grows old ten times more slowly. A machine that becomes slower slows both. Each
+Every tenth frame is also shown to a control: a stream as it was at frame 600, taken anew from its
+file every 1,000 frames, so that it never grows old. A machine that becomes slower slows both. Each
 policy is a run of its own; those that are in the file are not done again. The walk is LongWorld's
 `corridor-loop`, frames of 112 x 140 pixels, rendered by another process: what that one takes is not
 counted.
@@ -39,6 +39,8 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "benchmarks" / "results" / "endless.json"
 WALK = "corridor-loop"
 CONTROL_FROM = 600
+RENEWED_EVERY = 1000
+"""Frames after which the control is taken anew."""
 AHEAD = 50
 """Frames that are rendered at a time."""
 CONTROL_EVERY = 10
@@ -136,6 +138,7 @@ class _Run:
             for i, image in enumerate(_images(count, self._options.seed)):
                 if i == CONTROL_FROM:
                     stream.save(self._state_file)
+                if i % RENEWED_EVERY == CONTROL_FROM:
                     control = self._network.resume(self._state_file)
                 if i % bin_size == 0:
                     self._peak.reset()

@@ -365,7 +365,7 @@ def _endless() -> str:
         "### Ten thousand frames",
         "",
         "Last thousand frames over frames 500 to 1,500 of the same run. Time is that of the stream "
-        "over that of a control that ages ten times more slowly; its slope is per 1,000 frames, "
+        "over that of a control that stays young; its slope is per 1,000 frames, "
         "with a 95 % interval.",
         "",
         "| policy | frames | time / control | slope of it | peak of the process | bytes of state | "

@@ -21,7 +21,7 @@ SHARED_EVERY = 32
 CHUNK = 2048
 """Tokens that are taken to float32 at a time."""
 SMALLEST_NORM = 1e-12
-PART = 256
+PART = 512
 """Slots that a part has at least, where tokens are merged within parts."""
 
 
@@ -209,7 +209,7 @@ class Merge(KeyDiversity):
         kept, leaving = self._kept(slots), self._leaving(slots)
         near, nearest = self._nearest(slots, leaving, kept)  # b h p
         can_merge = near > self.nearness
-        redundancy = self._redundancy(slots)  # at most 1
+        redundancy = similarity_to_mean(slots)  # in [-1, 1]
         # What takes others in has to stay. There are always enough others: the leaving themselves.
         wanted = torch.zeros_like(redundancy).scatter_add_(2, nearest, can_merge.float()) > 0
         redundancy.masked_fill_(wanted if kept is None else wanted | kept, -torch.inf)
@@ -218,10 +218,6 @@ class Merge(KeyDiversity):
         gone = torch.zeros_like(redundancy, dtype=torch.bool).scatter_(2, chosen, value=True)
         self._add(slots, leaving, nearest, gone.gather(2, leaving) & can_merge)
         return chosen
-
-    def _redundancy(self, slots: Slots) -> Float[Tensor, "b h c"]:
-        """The higher, the sooner forgotten where nothing can be merged; at most 1."""
-        return similarity_to_mean(slots)
 
     def _num_parts(self, slots: Slots) -> int:
         """Parts that have enough slots each to find a near one."""
@@ -286,12 +282,12 @@ class Merge(KeyDiversity):
 
 @dataclass(frozen=True, kw_only=True)
 class LateMerge(Merge):
-    """Ours: the first frame and the latest frames whole; what grows older is merged, not dropped.
+    """Ours: the first frame and the latest frames whole; what grows older is merged.
 
     Near motion is told by whole recent frames, the long run by old tokens that stand for all they
-    have taken in, so that the weight of the past is nearly that of a full memory: where nothing is
-    near enough to take a token in, what stands for few is forgotten before what stands for many.
-    Cost: as merge.
+    have taken in. Where nothing is near enough to take a token in, the one most like the mean of
+    all is dropped, whatever it stands for. With a budget of two frames the same as merge. Cost: as
+    merge.
     """
 
     name: ClassVar[str] = "late_merge"
@@ -306,10 +302,6 @@ class LateMerge(Merge):
             raise ConfigError(
                 f"memory policy {self.name!r}: recent is a share in [0, 1), got {self.recent:g}"
             )
-
-    def _redundancy(self, slots: Slots) -> Float[Tensor, "b h c"]:
-        """Less for tokens that stand for many."""
-        return similarity_to_mean(slots) - slots.notes["log_count"]
 
     def _kept(self, slots: Slots) -> Bool[Tensor, "b h c"]:
         """The latest frames. None of their tokens was ever lost, so all heads have all of them."""

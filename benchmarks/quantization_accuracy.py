@@ -1,7 +1,7 @@
 """What quantization costs in accuracy: schemes and methods on held-out procedural clips, paired.
 
-python -P benchmarks/quantization_accuracy.py [--part methods|outliers|sampling] [--clips 200]
-                                              [--frames 4] [--only SCHEME:METHOD ...] [-o FILE]
+python -P benchmarks/quantization_accuracy.py [--part PART] [--clips 200] [--frames 4]
+                                              [--only SCHEME:METHOD ...] [-o FILE]
 
 Calibration clips come from the seeds of training, evaluation clips from the held-out ones. Each
 clip is shown to the float network and to every quantized one (a later call may show fewer); ratios
@@ -9,13 +9,14 @@ of means come with 95 % intervals under resampling of clips. Results are added t
 come; what is in it is done again only if it was shown fewer clips.
 
 `methods`   every method of the field at several bits, on the bundled model
-`outliers`  the same on a copy whose channels were rescaled by heavy-tailed factors; its function is
-            exactly that of the model, its grids are not
+`channels`  the same on a copy whose channels are of very unequal size; its function is exactly that
+            of the model (see `everview.quantization.outliers`), its grids are not
+`tokens`    on a copy whose special tokens are far larger than patches
+`outliers`  on one with both
 `sampling`  calibration clips chosen by chance, filter, clusters or both, several draws each
 """
 
 import argparse
-import copy
 import json
 import time
 from dataclasses import replace
@@ -31,10 +32,10 @@ from everview.evaluation.machine import code_version, describe
 from everview.evaluation.metrics.depth import depth_errors
 from everview.evaluation.procedural import native_size
 from everview.evaluation.summaries import interval, statistics_of
-from everview.model.layers.block import Block
 from everview.model.network import Network
 from everview.quantization import METHODS, kernels_used, quantize, select_clips
 from everview.quantization.calibration import check_clips, survey_clips
+from everview.quantization.outliers import Outliers, token_sizes, with_outliers
 from everview.weights.load import load
 from everview.world.clip import WorldSequence, sequence, training_seed
 
@@ -55,10 +56,16 @@ METHODS_PART = (
 )  # fmt: skip
 OUTLIERS_PART = tuple(
     f"{scheme}:{method}"
-    for scheme in ("w4a4", "w8a8")
+    for scheme in ("w4a4", "w8a8", "w4a8")
     for method in ("everview", "nearest", "quarot", "smoothquant", "quantvggt-initial",
                    "quantvggt-code-initial", "everview-search")
 )  # fmt: skip
+OUTLIERS: dict[str, tuple[Outliers, ...]] = {
+    "channels": ("channels",), "tokens": ("tokens",), "outliers": ("channels", "tokens"),
+}  # fmt: skip
+"""Part -> what its copy has."""
+OUTLIER_SEED = 800_000
+"""First one of the clips by which special tokens are told from patches."""
 CHOICES = ("random", "nfds", "filter", "cluster")
 SCORES = ("auc30", "auc5", "delta1", "abs_rel", "rotation_degrees", "direction_degrees")
 """Against the truth."""
@@ -72,10 +79,13 @@ def main() -> int:
     options = _options()
     torch.set_num_threads(options.threads)
     network = _without_heads(load("mini", device="cpu"))
-    if options.part == "outliers":
-        network = with_outliers(network)
+    facts = {}
+    if options.part in OUTLIERS:
+        network, facts = with_outliers_of(network, options.part)
     clips = _held_out(network, options)
     result = _begun(options, network)
+    if facts:
+        result["special_over_patches"] = facts
     exact = _shown(network, clips)
     if not _is_done(result, "float", options.clips):
         result["runs"]["float"] = {"scores": _scores(exact, clips)}
@@ -106,7 +116,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--part", choices=("methods", "outliers", "sampling"), default="methods")
+    parser.add_argument("--part", choices=("methods", *OUTLIERS, "sampling"), default="methods")
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--frames", type=int, default=4)
     parser.add_argument("--calibration-clips", type=int, default=12)
@@ -129,7 +139,7 @@ def _options() -> argparse.Namespace:
 
 
 def _wanted(part: str) -> tuple[str, ...]:
-    return OUTLIERS_PART if part == "outliers" else METHODS_PART
+    return OUTLIERS_PART if part in OUTLIERS else METHODS_PART
 
 
 def _without_heads(network: Network) -> Network:
@@ -139,34 +149,21 @@ def _without_heads(network: Network) -> Network:
     return network
 
 
-def with_outliers(network: Network, *, seed: int = 0) -> Network:
-    """A copy in which inputs of layers have channels of very unequal size, with the same function.
-
-    Norms are multiplied by heavy-tailed factors (the exponential of 1.2 times Student's t with 3
-    degrees of freedom, at most 100) and the columns behind them divided; values and `proj` alike.
-    """
-    network = copy.deepcopy(network)
-    generator = torch.Generator().manual_seed(seed)
-    blocks = [m for m in network.modules() if isinstance(m, Block)]
-    with torch.no_grad():
-        for block in blocks:
-            for norm, linear in ((block.norm1, block.attn.qkv), (block.norm2, block.mlp.fc1)):
-                factors = _heavy(linear.in_features, generator)
-                norm.weight *= factors
-                norm.bias *= factors
-                linear.weight /= factors
-            factors = _heavy(block.attn.proj.in_features, generator)
-            values = slice(2 * len(factors), None)
-            block.attn.qkv.weight[values] *= factors[:, None]
-            block.attn.qkv.bias[values] *= factors
-            block.attn.proj.weight /= factors
-    return network
-
-
-def _heavy(width: int, generator: torch.Generator) -> Tensor:
-    normal = torch.randn(4, width, generator=generator)
-    student = normal[0] / (normal[1:] ** 2).mean(0).sqrt()
-    return (1.2 * student).exp().clamp(0.01, 100)
+def with_outliers_of(network: Network, part: str) -> tuple[Network, dict[str, Any]]:
+    """The copy of a part, and how much larger special tokens are in it: of layers behind norms."""
+    size = native_size(network)
+    clips = [sequence(training_seed(OUTLIER_SEED + i), 4, size=size).images for i in range(6)]
+    made = with_outliers(network, clips, OUTLIERS[part])
+    facts = {}
+    for name, one in (("before", network), ("after", made)):
+        sizes = token_sizes(one, clips)
+        behind = sorted(v for layer, v in sizes.items() if layer.endswith(("qkv", "fc1")))
+        facts[name] = {
+            "least": round(behind[0], 2),
+            "median": round(behind[len(behind) // 2], 2),
+            "most": round(behind[-1], 2),
+        }
+    return made, facts
 
 
 def _held_out(network: Network, options: argparse.Namespace) -> list[WorldSequence]:

@@ -53,7 +53,9 @@ METHODS_PART = (
     *(f"{scheme}:{method}" for method in FIELD[4:] for scheme in ("w4a8", "w4a4")),
     "w8a8:uncalibrated", "w4a4:everview-full", "w4a4:quantvggt", "w4a16:everview", "w4a16:nearest",
     "w8a16:nearest", "w4a4:everview-64", "w4a8:everview-full", "w4a4:everview-learned",
+    "w4a4:quantvggt:signs:1", "w4a4:everview-learned:signs:1",
 )  # fmt: skip
+"""`signs:1`: once more, with other signs of the rotations."""
 OUTLIERS_PART = tuple(
     f"{scheme}:{method}"
     for scheme in ("w4a4", "w8a8", "w4a8")
@@ -186,6 +188,9 @@ def _made(network: Network, name: str, pool: list[Tensor], options: argparse.Nam
         return quantize(network, scheme)
     if not choice:
         return quantize(network, scheme, pool, method=METHODS[method])
+    if choice[0] == "signs":
+        drawn = replace(METHODS[method], seed=int(choice[1]))
+        return quantize(network, scheme, pool, method=drawn)
     survey = _survey(network, pool)
     picked = select_clips(
         *survey, choice=choice[0], clusters=4, per_cluster=options.calibration_clips // 4,

@@ -28,6 +28,7 @@ def test_text_names_machine_device_kernels_decoder_extras_and_what_will_be_fast(
     assert "bfloat16 is 3.0 times as fast as float32 here: use --precision bfloat16" in text
     assert "decodes h264" in text
     assert "w8a16, w4a16: weight_only" in text
+    assert "fp8: reference (simulated)" in text
 
 
 def test_json_holds_plain_values(quick, capsys):

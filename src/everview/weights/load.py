@@ -213,11 +213,11 @@ def fill(network: nn.Module, stored: StoredWeights, device: torch.device) -> Non
 
 
 def _check_values(name: str, value: Tensor, wanted: torch.dtype) -> None:
-    if not wanted.is_floating_point:
+    if wanted.itemsize == 1 or not wanted.is_floating_point:  # levels
         if value.dtype != wanted:
             raise WeightsError(f"{name} is stored as {value.dtype}; {wanted} was expected")
         return
-    if not value.is_floating_point():
+    if not value.is_floating_point() or value.dtype.itemsize == 1:
         raise WeightsError(
             f"{name} is stored as {value.dtype}; a network of floating-point weights was expected"
         )

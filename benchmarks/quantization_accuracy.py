@@ -53,7 +53,7 @@ METHODS_PART = (
     *(f"{scheme}:{method}" for method in FIELD[4:] for scheme in ("w4a8", "w4a4")),
     "w8a8:uncalibrated", "w4a4:everview-full", "w4a4:quantvggt", "w4a16:everview", "w4a16:nearest",
     "w8a16:nearest", "w4a4:everview-64", "w4a8:everview-full", "w4a4:everview-learned",
-    "w4a4:quantvggt:signs:1", "w4a4:everview-learned:signs:1",
+    "w4a4:quantvggt:signs:1", "w4a4:everview-learned:signs:1", "fp8:everview", "fp8:nearest",
 )  # fmt: skip
 """`signs:1`: once more, with other signs of the rotations."""
 OUTLIERS_PART = tuple(

@@ -302,7 +302,7 @@ def quantization() -> str:
     """Accuracy of quantized networks, and their speed."""
     result = read("quantization_methods.json")
     settings = result["settings"]
-    outliers, sampling = read("quantization_outliers.json"), read("quantization_sampling.json")
+    sampling = read("quantization_sampling.json")
     lines = [
         f"`mini`, held-out procedural clips of {settings['frames']} frames, "
         f"{settings['calibration_clips']} calibration clips. Shares of what the float network "
@@ -315,13 +315,9 @@ def quantization() -> str:
             "quantization_methods.json", result["machine"], "benchmarks/quantization_accuracy.py"
         ),
         "",
-        "The same on a copy of `mini` whose channels were made unequal by heavy-tailed factors "
-        "that do not change its function:",
-        "",
-        *_quantized(outliers["runs"]),
-        "",
+        *_copies(),
         "Choice of calibration clips: mean over draws of the distance from the float network, in "
-        "brackets the standard deviation between draws.",
+        f"brackets the standard deviation between draws; {_num_clips(sampling)} held-out clips.",
         "",
         *_choices(sampling["runs"]),
         "",
@@ -332,6 +328,38 @@ def quantization() -> str:
         *_together(),
     ]
     return "\n".join(lines) + "\n"
+
+
+COPIES = {
+    "outliers": "unequal channels and large special tokens",
+    "tokens": "large special tokens alone",
+    "channels": "unequal channels alone",
+}
+
+
+def _copies() -> list[str]:
+    """Copies with outliers."""
+    lines = []
+    for part, words in COPIES.items():
+        result = read(f"quantization_{part}.json")
+        sizes = result["special_over_patches"]
+        before, after = (
+            f"{sizes[when]['median']:.1f} times ({sizes[when]['least']:.1f} to "
+            f"{sizes[when]['most']:.1f})"
+            for when in ("before", "after")
+        )
+        lines += [
+            f"The same on a copy of `mini` with {words}. In layers behind norms special tokens are "
+            f"{after} as large as patches; in `mini` itself {before}.",
+            "",
+            *_quantized(result["runs"]),
+            "",
+        ]
+    return lines
+
+
+def _num_clips(result: dict[str, Any]) -> int:
+    return min(run["off"]["depth_off"]["clips"] for run in result["runs"].values() if "off" in run)
 
 
 OFF = {
@@ -383,11 +411,13 @@ def _quantized(runs: dict[str, Any]) -> list[str]:
             f"{runs[name]['off'][off]['mean']:.{digits}f}" for off, (_, digits) in OFF.items()
         ]
         scheme, _, method = name.partition(":")
-        lines.append(f"| {scheme} `{method}` | " + " | ".join(cells) + " |")
+        method, _, again = method.partition(":signs:")
+        title = f"{scheme} `{method}`" + (f", signs {again}" if again else "")
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return lines
 
 
-SCHEME_ORDER = ("w8a8", "w8a16", "w4a16", "w4a8", "w4a4")
+SCHEME_ORDER = ("w8a8", "fp8", "w8a16", "w4a16", "w4a8", "w4a4")
 
 
 def _choices(runs: dict[str, Any]) -> list[str]:

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from everview.evaluation.summaries import statistics_of
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- numbers: begin -->", "<!-- numbers: end -->"
@@ -316,6 +318,11 @@ def quantization() -> str:
         ),
         "",
         *_copies(),
+        "`everview` minus other methods, percentage points of the scores, clip by clip, with 95 % "
+        "intervals; copy: the one with both kinds of outliers.",
+        "",
+        *_rivals(result["runs"], read("quantization_outliers.json")["runs"]),
+        "",
         "Choice of calibration clips: mean over draws of the distance from the float network, in "
         f"brackets the standard deviation between draws; {_num_clips(sampling)} held-out clips.",
         "",
@@ -342,20 +349,45 @@ def _copies() -> list[str]:
     lines = []
     for part, words in COPIES.items():
         result = read(f"quantization_{part}.json")
-        sizes = result["special_over_patches"]
-        before, after = (
-            f"{sizes[when]['median']:.1f} times ({sizes[when]['least']:.1f} to "
-            f"{sizes[when]['most']:.1f})"
-            for when in ("before", "after")
-        )
-        lines += [
-            f"The same on a copy of `mini` with {words}. In layers behind norms special tokens are "
-            f"{after} as large as patches; in `mini` itself {before}.",
-            "",
-            *_quantized(result["runs"]),
-            "",
-        ]
+        title = f"The same on a copy of `mini` with {words}:"
+        if part != "channels":
+            sizes = result["special_over_patches"]
+            before, after = (
+                f"{sizes[when]['median']:.1f} ({sizes[when]['least']:.1f} to "
+                f"{sizes[when]['most']:.1f})"
+                for when in ("before", "after")
+            )
+            title = (
+                f"{title[:-1]}, in which special tokens that leave a norm are {after} times as "
+                f"large as patches; in `mini` they are {before} times as large:"
+            )
+        lines += [title, "", *_quantized(result["runs"]), ""]
     return lines
+
+
+RIVALS = ("quarot", "scale", "smoothquant", "quantvggt-initial", "nearest")
+
+
+def _rivals(plain: dict[str, Any], copied: dict[str, Any]) -> list[str]:
+    """Ours against a method on the same clips."""
+    lines = ["| scheme, other method | AUC@30, `mini` | AUC@30, copy | depth within 1.25, `mini` | "
+             "depth within 1.25, copy |", "|---|---|---|---|---|"]  # fmt: skip
+    for scheme in ("w8a8", "w4a8", "w4a4"):
+        for other in RIVALS:
+            cells = [
+                _difference(runs[f"{scheme}:everview"], runs[f"{scheme}:{other}"], score)
+                for score in ("auc30", "delta1")
+                for runs in (plain, copied)
+            ]
+            lines.append(f"| {scheme} `{other}` | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _difference(ours: dict[str, Any], other: dict[str, Any], score: str) -> str:
+    pairs = zip(ours["scores"][score], other["scores"][score], strict=True)
+    found = statistics_of([100 * (a - b) for a, b in pairs])
+    low, high = found["interval"]
+    return f"{found['mean']:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 def _num_clips(result: dict[str, Any]) -> int:

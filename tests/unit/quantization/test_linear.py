@@ -228,6 +228,21 @@ def test_what_cannot_run_says_why(monkeypatch):
         pick(spec, CPU, wanted="fp8_scaled_mm")
 
 
+@pytest.mark.parametrize(
+    ("capability", "kernel"),
+    [((9, 0), "fp8_scaled_mm"), ((8, 9), "fp8_scaled_mm"), ((8, 0), "reference")],
+)
+def test_8_bit_floats_are_real_from_ada_on(capability, kernel, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    spec, cuda = parse_scheme("fp8"), torch.device("cuda")
+    assert pick(spec, cuda).name == kernel
+    if kernel == "reference":
+        with pytest.raises(ConfigError, match="older than Ada"):
+            pick(spec, cuda, require_real=True)
+    assert pick(parse_scheme("w8a8"), cuda).name == "int8_mm"
+    assert pick(parse_scheme("w4a4"), cuda).name == "int4_int8_mm"
+
+
 def test_a_damaged_weight_is_refused():
     weight = torch.ones(4, 8)
     weight[1, 1] = torch.nan

@@ -8,6 +8,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from everview.evaluation.summaries import statistics_of
@@ -323,8 +324,8 @@ def quantization() -> str:
         "",
         *_rivals(result["runs"], read("quantization_outliers.json")["runs"]),
         "",
-        "Choice of calibration clips: mean over draws of the distance from the float network, in "
-        f"brackets the standard deviation between draws; {_num_clips(sampling)} held-out clips.",
+        "Choice of calibration clips: means over draws, in brackets the standard deviation "
+        f"between draws; {_num_clips(sampling)} held-out clips.",
         "",
         *_choices(sampling["runs"]),
         "",
@@ -394,6 +395,7 @@ def _num_clips(result: dict[str, Any]) -> int:
     return min(run["off"]["depth_off"]["clips"] for run in result["runs"].values() if "off" in run)
 
 
+KEPT = {"auc30": "AUC@30 kept", "delta1": "depth within 1.25 kept"}
 OFF = {
     "depth_off": ("depth off", 4), "rotation_off_degrees": ("rotation off, degrees", 3),
     "translation_off": ("translation off", 3),
@@ -423,8 +425,7 @@ def _together() -> list[str]:
 
 def _quantized(runs: dict[str, Any]) -> list[str]:
     """A row per scheme and method."""
-    kept = {"auc30": "AUC@30 kept", "delta1": "depth within 1.25 kept"}
-    titles = ["clips", *kept.values(), *(words for words, _ in OFF.values())]
+    titles = ["clips", *KEPT.values(), *(words for words, _ in OFF.values())]
     lines = ["| scheme, method | " + " | ".join(titles) + " |", "|---|" + "---|" * len(titles)]
     order = sorted(
         (name for name in runs if name != "float"),
@@ -435,7 +436,7 @@ def _quantized(runs: dict[str, Any]) -> list[str]:
     )
     for name in order:
         cells = [str(runs[name]["off"]["depth_off"]["clips"])]
-        for score in kept:
+        for score in KEPT:
             found = runs[name]["against_float"][score]
             low, high = found["interval"]
             cells.append(f"{found['ratio']:.2%} ({low:.2%} to {high:.2%})")
@@ -458,17 +459,17 @@ def _choices(runs: dict[str, Any]) -> list[str]:
     for name, run in runs.items():
         if name != "float":
             scheme, method, choice, _ = name.split(":")
-            draws.setdefault(f"{scheme} `{method}`, {choice}", []).append(run["off"])
-    titles = ["draws", *(words for words, _ in OFF.values())]
+            draws.setdefault(f"{scheme} `{method}`, {choice}", []).append(run)
+    titles = ["draws", *KEPT.values(), *(words for words, _ in OFF.values())]
     lines = ["| clips | " + " | ".join(titles) + " |", "|---|" + "---|" * len(titles)]
     for title, found in draws.items():
         cells = [str(len(found))]
+        for score in KEPT:
+            values = [one["against_float"][score]["ratio"] for one in found]
+            cells.append(f"{fmean(values):.2%} ({stdev(values):.2%})")
         for off, (_, digits) in OFF.items():
-            values = [one[off]["mean"] for one in found]
-            mean = sum(values) / len(values)
-            squares = sum((value - mean) ** 2 for value in values)
-            spread = (squares / max(1, len(values) - 1)) ** 0.5
-            cells.append(f"{mean:.{digits}f} ({spread:.{digits}f})")
+            values = [one["off"][off]["mean"] for one in found]
+            cells.append(f"{fmean(values):.{digits}f} ({stdev(values):.{digits}f})")
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return lines
 

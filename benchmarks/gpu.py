@@ -1,6 +1,7 @@
-"""Everything that wants a GPU, as one command: the GPU tests, then speed of both sizes.
+"""Everything that wants a GPU, as one command: the GPU tests, then speed of layers and networks.
 
-python benchmarks/gpu.py    writes benchmarks/results/*_cuda.json: latency, memory, captured steps
+python benchmarks/gpu.py    writes benchmarks/results/*_cuda.json: latency, memory, captured steps,
+                            linear layers of a block in int8, 4 bits and fp8
 """
 
 import json
@@ -32,6 +33,7 @@ def main() -> int:
         print("no CUDA device: nothing to measure", file=sys.stderr)
         return 4
     codes = [_run("import pytest, sys; sys.exit(pytest.main())", "-m", "gpu")]
+    codes.append(_quantized_layers())
     for name, options in CASES.items():
         for precision in ("float32", "bfloat16"):
             out = RESULTS / f"latency_{name}_{precision}_cuda.json"
@@ -62,6 +64,11 @@ def _network(name: str) -> Network:
     if name == "mini":
         return load(name, device="cuda", precision="bfloat16")
     return build(presets[name], seed=0).to("cuda").set_precision(torch.bfloat16)
+
+
+def _quantized_layers() -> int:
+    script = Path(__file__).with_name("quantization_speed.py")
+    return subprocess.call([sys.executable, "-P", script, "--device", "cuda", "--repeats", "50"])
 
 
 def _run(code: str, *arguments: str) -> int:

@@ -1,21 +1,22 @@
 """What quantization costs in accuracy: schemes and methods on held-out procedural clips, paired.
 
-python -P benchmarks/quantization_accuracy.py [--part methods|outliers|sampling] [--clips 200]
-                                              [--frames 4] [--only SCHEME:METHOD ...] [-o FILE]
+python -P benchmarks/quantization_accuracy.py [--part PART] [--clips 200] [--frames 4]
+                                              [--only SCHEME:METHOD ...] [-o FILE]
 
 Calibration clips come from the seeds of training, evaluation clips from the held-out ones. Each
 clip is shown to the float network and to every quantized one (a later call may show fewer); ratios
 of means come with 95 % intervals under resampling of clips. Results are added to the file as they
-come, and what is in it is not done again.
+come; what is in it is done again only if it was shown fewer clips.
 
 `methods`   every method of the field at several bits, on the bundled model
-`outliers`  the same on a copy whose channels were rescaled by heavy-tailed factors; its function is
-            exactly that of the model, its grids are not
+`channels`  the same on a copy whose channels are of very unequal size; its function is exactly that
+            of the model (see `everview.quantization.outliers`), its grids are not
+`tokens`    on a copy whose special tokens are far larger than patches
+`outliers`  on one with both
 `sampling`  calibration clips chosen by chance, filter, clusters or both, several draws each
 """
 
 import argparse
-import copy
 import json
 import time
 from dataclasses import replace
@@ -31,10 +32,10 @@ from everview.evaluation.machine import code_version, describe
 from everview.evaluation.metrics.depth import depth_errors
 from everview.evaluation.procedural import native_size
 from everview.evaluation.summaries import interval, statistics_of
-from everview.model.layers.block import Block
 from everview.model.network import Network
 from everview.quantization import METHODS, kernels_used, quantize, select_clips
 from everview.quantization.calibration import check_clips, survey_clips
+from everview.quantization.outliers import Outliers, token_sizes, with_outliers
 from everview.weights.load import load
 from everview.world.clip import WorldSequence, sequence, training_seed
 
@@ -52,13 +53,21 @@ METHODS_PART = (
     *(f"{scheme}:{method}" for method in FIELD[4:] for scheme in ("w4a8", "w4a4")),
     "w8a8:uncalibrated", "w4a4:everview-full", "w4a4:quantvggt", "w4a16:everview", "w4a16:nearest",
     "w8a16:nearest", "w4a4:everview-64", "w4a8:everview-full", "w4a4:everview-learned",
+    "w4a4:quantvggt:signs:1", "w4a4:everview-learned:signs:1", "fp8:everview", "fp8:nearest",
 )  # fmt: skip
+"""`signs:1`: once more, with other signs of the rotations."""
 OUTLIERS_PART = tuple(
     f"{scheme}:{method}"
-    for scheme in ("w4a4", "w8a8")
+    for scheme in ("w4a4", "w8a8", "w4a8")
     for method in ("everview", "nearest", "quarot", "smoothquant", "quantvggt-initial",
                    "quantvggt-code-initial", "everview-search")
 )  # fmt: skip
+OUTLIERS: dict[str, tuple[Outliers, ...]] = {
+    "channels": ("channels",), "tokens": ("tokens",), "outliers": ("channels", "tokens"),
+}  # fmt: skip
+"""Part -> what its copy has."""
+OUTLIER_SEED = 800_000
+"""First one of the clips by which special tokens are told from patches."""
 CHOICES = ("random", "nfds", "filter", "cluster")
 SCORES = ("auc30", "auc5", "delta1", "abs_rel", "rotation_degrees", "direction_degrees")
 """Against the truth."""
@@ -72,22 +81,29 @@ def main() -> int:
     options = _options()
     torch.set_num_threads(options.threads)
     network = _without_heads(load("mini", device="cpu"))
-    if options.part == "outliers":
-        network = with_outliers(network)
+    facts = {}
+    if options.part in OUTLIERS:
+        network, facts = with_outliers_of(network, options.part)
     clips = _held_out(network, options)
     result = _begun(options, network)
+    if facts:
+        result["special_over_patches"] = facts
     exact = _shown(network, clips)
-    if "float" not in result["runs"]:
+    if not _is_done(result, "float", options.clips):
         result["runs"]["float"] = {"scores": _scores(exact, clips)}
         _write(options.out, result)
     pool = _calibration(network, options)
     for name in options.only or _wanted(options.part):
-        if name in result["runs"]:
+        if _is_done(result, name, options.clips):
             continue
         started = time.perf_counter()
         made = _made(network, name, pool, options)
         seconds = time.perf_counter() - started
-        run = {"seconds_to_quantize": round(seconds, 1), "kernels": kernels_used(made)}
+        run = {
+            "code": code_version(),
+            "seconds_to_quantize": round(seconds, 1),
+            "kernels": kernels_used(made),
+        }
         found = _shown(made, clips)
         run["scores"] = _scores(found, clips)
         off = [_deviation(a, b) for a, b in zip(found, exact, strict=True)]
@@ -102,7 +118,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--part", choices=("methods", "outliers", "sampling"), default="methods")
+    parser.add_argument("--part", choices=("methods", *OUTLIERS, "sampling"), default="methods")
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--frames", type=int, default=4)
     parser.add_argument("--calibration-clips", type=int, default=12)
@@ -125,7 +141,7 @@ def _options() -> argparse.Namespace:
 
 
 def _wanted(part: str) -> tuple[str, ...]:
-    return OUTLIERS_PART if part == "outliers" else METHODS_PART
+    return OUTLIERS_PART if part in OUTLIERS else METHODS_PART
 
 
 def _without_heads(network: Network) -> Network:
@@ -135,34 +151,21 @@ def _without_heads(network: Network) -> Network:
     return network
 
 
-def with_outliers(network: Network, *, seed: int = 0) -> Network:
-    """A copy in which inputs of layers have channels of very unequal size, with the same function.
-
-    Norms are multiplied by heavy-tailed factors (the exponential of 1.2 times Student's t with 3
-    degrees of freedom, at most 100) and the columns behind them divided; values and `proj` alike.
-    """
-    network = copy.deepcopy(network)
-    generator = torch.Generator().manual_seed(seed)
-    blocks = [m for m in network.modules() if isinstance(m, Block)]
-    with torch.no_grad():
-        for block in blocks:
-            for norm, linear in ((block.norm1, block.attn.qkv), (block.norm2, block.mlp.fc1)):
-                factors = _heavy(linear.in_features, generator)
-                norm.weight *= factors
-                norm.bias *= factors
-                linear.weight /= factors
-            factors = _heavy(block.attn.proj.in_features, generator)
-            values = slice(2 * len(factors), None)
-            block.attn.qkv.weight[values] *= factors[:, None]
-            block.attn.qkv.bias[values] *= factors
-            block.attn.proj.weight /= factors
-    return network
-
-
-def _heavy(width: int, generator: torch.Generator) -> Tensor:
-    normal = torch.randn(4, width, generator=generator)
-    student = normal[0] / (normal[1:] ** 2).mean(0).sqrt()
-    return (1.2 * student).exp().clamp(0.01, 100)
+def with_outliers_of(network: Network, part: str) -> tuple[Network, dict[str, Any]]:
+    """The copy of a part, and how much larger special tokens are in it: of layers behind norms."""
+    size = native_size(network)
+    clips = [sequence(training_seed(OUTLIER_SEED + i), 4, size=size).images for i in range(6)]
+    made = with_outliers(network, clips, OUTLIERS[part])
+    facts = {}
+    for name, one in (("before", network), ("after", made)):
+        sizes = token_sizes(one, clips)
+        behind = sorted(v for layer, v in sizes.items() if layer.endswith(("qkv", "fc1")))
+        facts[name] = {
+            "least": round(behind[0], 2),
+            "median": round(behind[len(behind) // 2], 2),
+            "most": round(behind[-1], 2),
+        }
+    return made, facts
 
 
 def _held_out(network: Network, options: argparse.Namespace) -> list[WorldSequence]:
@@ -185,6 +188,9 @@ def _made(network: Network, name: str, pool: list[Tensor], options: argparse.Nam
         return quantize(network, scheme)
     if not choice:
         return quantize(network, scheme, pool, method=METHODS[method])
+    if choice[0] == "signs":
+        drawn = replace(METHODS[method], seed=int(choice[1]))
+        return quantize(network, scheme, pool, method=drawn)
     survey = _survey(network, pool)
     picked = select_clips(
         *survey, choice=choice[0], clusters=4, per_cluster=options.calibration_clips // 4,
@@ -276,6 +282,11 @@ def _begun(options: argparse.Namespace, network: Network) -> dict[str, Any]:
         "settings": kept,
         "runs": {},
     }
+
+
+def _is_done(result: dict[str, Any], name: str, clips: int) -> bool:
+    run = result["runs"].get(name)
+    return run is not None and len(run["scores"]["auc30"]) >= clips
 
 
 def _write(path: Path, result: dict[str, Any]) -> None:

@@ -6,12 +6,14 @@ python benchmarks/tables.py --check  fail if they are not what the result files 
 
 import argparse
 import json
-import statistics
 import sys
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from scipy.stats import t as student
+
+from everview.evaluation.summaries import statistics_of
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -352,8 +354,8 @@ def _difference(theirs: dict[str, float], ours: dict[str, float]) -> str:
     if len(walks) < 2:
         return "-"
     differences = [theirs[w] - ours[w] for w in walks]
-    mean = statistics.fmean(differences)
-    error = statistics.stdev(differences) / len(walks) ** 0.5
+    mean = fmean(differences)
+    error = stdev(differences) / len(walks) ** 0.5
     reach = student.ppf(0.975, len(walks) - 1) * error
     return f"{mean:+.4f} ({mean - reach:+.4f} to {mean + reach:+.4f})"
 
@@ -414,7 +416,7 @@ def quantization() -> str:
     """Accuracy of quantized networks, and their speed."""
     result = read("quantization_methods.json")
     settings = result["settings"]
-    outliers, sampling = read("quantization_outliers.json"), read("quantization_sampling.json")
+    sampling = read("quantization_sampling.json")
     lines = [
         f"`mini`, held-out procedural clips of {settings['frames']} frames, "
         f"{settings['calibration_clips']} calibration clips. Shares of what the float network "
@@ -427,13 +429,14 @@ def quantization() -> str:
             "quantization_methods.json", result["machine"], "benchmarks/quantization_accuracy.py"
         ),
         "",
-        "The same on a copy of `mini` whose channels were made unequal by heavy-tailed factors "
-        "that do not change its function:",
+        *_copies(),
+        "`everview` minus other methods, percentage points of the scores, clip by clip, with 95 % "
+        "intervals; copy: the one with both kinds of outliers.",
         "",
-        *_quantized(outliers["runs"]),
+        *_rivals(result["runs"], read("quantization_outliers.json")["runs"]),
         "",
-        "Choice of calibration clips: mean over draws of the distance from the float network, in "
-        "brackets the standard deviation between draws.",
+        "Choice of calibration clips: means over draws, in brackets the standard deviation "
+        f"between draws; {_num_clips(sampling)} held-out clips.",
         "",
         *_choices(sampling["runs"]),
         "",
@@ -446,6 +449,64 @@ def quantization() -> str:
     return "\n".join(lines) + "\n"
 
 
+COPIES = {
+    "outliers": "unequal channels and large special tokens",
+    "tokens": "large special tokens alone",
+    "channels": "unequal channels alone",
+}
+
+
+def _copies() -> list[str]:
+    """Copies with outliers."""
+    lines = []
+    for part, words in COPIES.items():
+        result = read(f"quantization_{part}.json")
+        title = f"The same on a copy of `mini` with {words}:"
+        if part != "channels":
+            sizes = result["special_over_patches"]
+            before, after = (
+                f"{sizes[when]['median']:.1f} ({sizes[when]['least']:.1f} to "
+                f"{sizes[when]['most']:.1f})"
+                for when in ("before", "after")
+            )
+            title = (
+                f"{title[:-1]}, in which special tokens that leave a norm are {after} times as "
+                f"large as patches; in `mini` they are {before} times as large:"
+            )
+        lines += [title, "", *_quantized(result["runs"]), ""]
+    return lines
+
+
+RIVALS = ("quarot", "scale", "smoothquant", "quantvggt-initial", "nearest")
+
+
+def _rivals(plain: dict[str, Any], copied: dict[str, Any]) -> list[str]:
+    """Ours against a method on the same clips."""
+    lines = ["| scheme, other method | AUC@30, `mini` | AUC@30, copy | depth within 1.25, `mini` | "
+             "depth within 1.25, copy |", "|---|---|---|---|---|"]  # fmt: skip
+    for scheme in ("w8a8", "w4a8", "w4a4"):
+        for other in RIVALS:
+            cells = [
+                _difference(runs[f"{scheme}:everview"], runs[f"{scheme}:{other}"], score)
+                for score in ("auc30", "delta1")
+                for runs in (plain, copied)
+            ]
+            lines.append(f"| {scheme} `{other}` | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _difference(ours: dict[str, Any], other: dict[str, Any], score: str) -> str:
+    pairs = zip(ours["scores"][score], other["scores"][score], strict=True)
+    found = statistics_of([100 * (a - b) for a, b in pairs])
+    low, high = found["interval"]
+    return f"{found['mean']:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def _num_clips(result: dict[str, Any]) -> int:
+    return min(run["off"]["depth_off"]["clips"] for run in result["runs"].values() if "off" in run)
+
+
+KEPT = {"auc30": "AUC@30 kept", "delta1": "depth within 1.25 kept"}
 OFF = {
     "depth_off": ("depth off", 4), "rotation_off_degrees": ("rotation off, degrees", 3),
     "translation_off": ("translation off", 3),
@@ -475,8 +536,7 @@ def _together() -> list[str]:
 
 def _quantized(runs: dict[str, Any]) -> list[str]:
     """A row per scheme and method."""
-    kept = {"auc30": "AUC@30 kept", "delta1": "depth within 1.25 kept"}
-    titles = ["clips", *kept.values(), *(words for words, _ in OFF.values())]
+    titles = ["clips", *KEPT.values(), *(words for words, _ in OFF.values())]
     lines = ["| scheme, method | " + " | ".join(titles) + " |", "|---|" + "---|" * len(titles)]
     order = sorted(
         (name for name in runs if name != "float"),
@@ -487,7 +547,7 @@ def _quantized(runs: dict[str, Any]) -> list[str]:
     )
     for name in order:
         cells = [str(runs[name]["off"]["depth_off"]["clips"])]
-        for score in kept:
+        for score in KEPT:
             found = runs[name]["against_float"][score]
             low, high = found["interval"]
             cells.append(f"{found['ratio']:.2%} ({low:.2%} to {high:.2%})")
@@ -495,11 +555,13 @@ def _quantized(runs: dict[str, Any]) -> list[str]:
             f"{runs[name]['off'][off]['mean']:.{digits}f}" for off, (_, digits) in OFF.items()
         ]
         scheme, _, method = name.partition(":")
-        lines.append(f"| {scheme} `{method}` | " + " | ".join(cells) + " |")
+        method, _, again = method.partition(":signs:")
+        title = f"{scheme} `{method}`" + (f", signs {again}" if again else "")
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return lines
 
 
-SCHEME_ORDER = ("w8a8", "w8a16", "w4a16", "w4a8", "w4a4")
+SCHEME_ORDER = ("w8a8", "fp8", "w8a16", "w4a16", "w4a8", "w4a4")
 
 
 def _choices(runs: dict[str, Any]) -> list[str]:
@@ -508,17 +570,17 @@ def _choices(runs: dict[str, Any]) -> list[str]:
     for name, run in runs.items():
         if name != "float":
             scheme, method, choice, _ = name.split(":")
-            draws.setdefault(f"{scheme} `{method}`, {choice}", []).append(run["off"])
-    titles = ["draws", *(words for words, _ in OFF.values())]
+            draws.setdefault(f"{scheme} `{method}`, {choice}", []).append(run)
+    titles = ["draws", *KEPT.values(), *(words for words, _ in OFF.values())]
     lines = ["| clips | " + " | ".join(titles) + " |", "|---|" + "---|" * len(titles)]
     for title, found in draws.items():
         cells = [str(len(found))]
+        for score in KEPT:
+            values = [one["against_float"][score]["ratio"] for one in found]
+            cells.append(f"{fmean(values):.2%} ({stdev(values):.2%})")
         for off, (_, digits) in OFF.items():
-            values = [one[off]["mean"] for one in found]
-            mean = sum(values) / len(values)
-            squares = sum((value - mean) ** 2 for value in values)
-            spread = (squares / max(1, len(values) - 1)) ** 0.5
-            cells.append(f"{mean:.{digits}f} ({spread:.{digits}f})")
+            values = [one["off"][off]["mean"] for one in found]
+            cells.append(f"{fmean(values):.{digits}f} ({stdev(values):.{digits}f})")
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return lines
 

@@ -30,6 +30,7 @@ def test_text_names_machine_device_kernels_decoder_extras_and_what_will_be_fast(
     assert "w8a16, w4a16: weight_only" in text
     kernel = "scaled_dot_product_attention, codes expanded head by head"
     assert f"memory     bits 16, 8, 4: {kernel}" in text
+    assert "fp8: reference (simulated)" in text
 
 
 def test_json_holds_plain_values(quick, capsys):

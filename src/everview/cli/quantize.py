@@ -36,7 +36,7 @@ class Quantize:
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")]
     """Folder to write; new or empty."""
     scheme: Annotated[str, tyro.conf.arg(metavar="SCHEME")] = "w8a8"
-    """w8a8, w4a8, w4a4, w8a16 or w4a16: bits of weights and activations."""
+    """w8a8, w4a8, w4a4, w8a16 or w4a16: bits of weights and activations; fp8: 8-bit floats."""
     calibration: Annotated[str, tyro.conf.arg(metavar="CLIPS")] = "procedural"
     """A video, a folder of images, a folder of such clips, procedural, or none."""
     clips: int = 12

@@ -1,7 +1,8 @@
-"""The products of integers: what this machine can run, which of them is taken, and why.
+"""The products of levels: what this machine can run, which of them is taken, and why.
 
 Every product gets tokens as levels (int8) and returns the exact integer sums times the weight's
-steps. They differ in the kernel, never in the result beyond the rounding of one conversion.
+steps. They differ in the kernel, never in the result beyond the rounding of one conversion. Sums of
+8-bit floats are exact up to the float32 accumulation of the kernel.
 """
 
 import platform
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from everview.errors import ConfigError
+from everview.quantization.grids import FLOAT8
 from everview.quantization.packing import unpack_nibbles
 from everview.quantization.spec import LinearSpec
 
@@ -27,6 +29,8 @@ CUDA_ROWS = 17
 """Fewest rows of `torch._int_mm` on CUDA."""
 CUDA_MULTIPLE = 8
 """Of which its widths must be multiples there."""
+FLOAT8_MULTIPLE = 16
+"""Of which the widths of `torch._scaled_mm` must be multiples on CUDA."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,8 +42,8 @@ class Arithmetic:
     kernel: str
     """What runs, in words."""
     is_real: bool
-    """Whether integers are multiplied, or (weight-only schemes) only integers are stored; False:
-    the result is that of the scheme, at the cost of floating point."""
+    """Whether integers or 8-bit floats are multiplied, or (weight-only schemes) only they are
+    stored; False: the result is that of the scheme, at the cost of floating point."""
 
 
 REFERENCE = Arithmetic(
@@ -54,22 +58,30 @@ INT4_INT8_MM = Arithmetic(
     kernel="4-bit weight expanded per call, torch._int_mm int8 x int8 -> int32",
     is_real=True,
 )
+FP8_SCALED_MM = Arithmetic(
+    name="fp8_scaled_mm", kernel="torch._scaled_mm e4m3 x e4m3 -> float32", is_real=True
+)
 WEIGHT_ONLY = Arithmetic(
     name="weight_only", kernel="weight de-quantized per call, floating-point product", is_real=True
 )
 
-ARITHMETICS = {a.name: a for a in (REFERENCE, INT8_ONEDNN, INT8_MM, INT4_INT8_MM, WEIGHT_ONLY)}
+BY_SPEED = (INT8_ONEDNN, INT8_MM, INT4_INT8_MM, FP8_SCALED_MM, WEIGHT_ONLY, REFERENCE)
+ARITHMETICS = {a.name: a for a in reversed(BY_SPEED)}
 """All of them, by name."""
 
 
 def why_not(arithmetic: Arithmetic, spec: LinearSpec, device: torch.device) -> str | None:
     """What keeps a device from executing layers of a kind in this way; None: nothing."""
     if arithmetic is REFERENCE:
-        return None if spec.is_integer else "activations are floats"
+        return None if spec.rounds_tokens else "activations are floats"
     if arithmetic is WEIGHT_ONLY:
-        return "activations are integers" if spec.is_integer else None
-    if not spec.is_integer:
+        return "activations are rounded too" if spec.rounds_tokens else None
+    if not spec.rounds_tokens:
         return "activations are floats"
+    if spec.is_float8 != (arithmetic is FP8_SCALED_MM):
+        return "levels are 8-bit floats" if spec.is_float8 else "levels are integers"
+    if spec.is_float8:
+        return _why_no_float8(device)
     if spec.is_packed != (arithmetic is INT4_INT8_MM):
         return f"weights have {spec.weight_bits} bits"
     if arithmetic is INT8_ONEDNN:
@@ -100,6 +112,13 @@ def _why_no_onednn(device: torch.device) -> str | None:
     return None if has_integer_units() else "this CPU has no VNNI: bfloat16 would be faster"
 
 
+def _why_no_float8(device: torch.device) -> str | None:
+    if device.type != "cuda":
+        return f"8-bit floats are only emulated on {device.type}"
+    able = torch.cuda.get_device_capability(device) >= (8, 9)
+    return None if able else "this GPU is older than Ada"
+
+
 def pick(
     spec: LinearSpec,
     device: torch.device,
@@ -119,14 +138,13 @@ def pick(
     """
     if wanted is not None and wanted not in ARITHMETICS:
         raise ConfigError(f"arithmetic {wanted!r} is unknown; use {', '.join(ARITHMETICS)}")
-    order = (INT8_ONEDNN, INT8_MM, INT4_INT8_MM, WEIGHT_ONLY, REFERENCE)
-    reasons = {a.name: why_not(a, spec, device) for a in order}
+    reasons = {a.name: why_not(a, spec, device) for a in BY_SPEED}
     if wanted is not None:
         if reasons[wanted] is not None:
             raise ConfigError(f"{wanted} cannot run {spec.name} on {device}: {reasons[wanted]}")
         picked = ARITHMETICS[wanted]
     else:
-        picked = next(a for a in order if reasons[a.name] is None)
+        picked = next(a for a in BY_SPEED if reasons[a.name] is None)
     if require_real and not picked.is_real:
         told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)
         raise ConfigError(
@@ -141,15 +159,17 @@ Product = Callable[[Int8[Tensor, "rows n"]], Float[Tensor, "rows out"]]
 
 
 def reference_product(
-    levels: Float[Tensor, "rows n"] | Int8[Tensor, "rows n"],
-    weight: Int8[Tensor, "out n"],
+    levels: Tensor,
+    weight: Tensor,
     step: Float[Tensor, " out"],
 ) -> Float[Tensor, "rows out"]:
     """The exact sums by floating-point numbers, in the dtype of the tokens' levels.
 
     float64 holds all sums exactly; float32 is taken where it does so too.
     """
-    dtype = torch.float32 if levels.dtype == torch.int8 else levels.dtype
+    dtype = levels.dtype if levels.dtype in (torch.float32, torch.float64) else torch.float32
+    if weight.dtype == FLOAT8:
+        return (levels.double() @ weight.double().T).to(dtype) * step.to(dtype)
     largest = _magnitude(levels) * _magnitude(weight) * levels.shape[1]
     exact = torch.float32 if largest <= EXACT_FLOAT32 else torch.float64
     return (levels.to(exact) @ weight.to(exact).T).to(dtype) * step.to(dtype)
@@ -222,3 +242,27 @@ def packed_product(
 ) -> Float[Tensor, "rows out"]:
     """The same with a weight of 4 bits, expanded for the time of the call."""
     return integer_product(levels, unpack_nibbles(packed), step)
+
+
+def float8_product(
+    levels: Float[Tensor, "rows n"], weight: Float[Tensor, "out n"], step: Float[Tensor, " out"]
+) -> Float[Tensor, "rows out"]:
+    """The product of 8-bit floats (e4m3) by `torch._scaled_mm`, sums in float32.
+
+    Scales are 1: steps are multiplied behind it, as for integers. The kernel with a scale per row
+    answers in bfloat16 and does not run on all GPUs that have 8-bit floats.
+    """
+    out = len(weight)
+    columns = -levels.shape[1] % FLOAT8_MULTIPLE
+    tokens = _padded_bytes(levels, columns, 0)
+    rows = _padded_bytes(weight, columns, -out % FLOAT8_MULTIPLE)
+    one = torch.ones((), device=levels.device)
+    sums = torch._scaled_mm(tokens, rows.T, scale_a=one, scale_b=one, out_dtype=torch.float32)
+    return sums[:, :out] * step
+
+
+def _padded_bytes(levels: Tensor, columns: int, rows: int) -> Tensor:
+    """Zeros on the right and below; of 8-bit floats, which `pad` does not know."""
+    if not columns and not rows:
+        return levels.contiguous()
+    return F.pad(levels.view(torch.uint8), (0, columns, 0, rows)).view(levels.dtype)

@@ -55,14 +55,15 @@ def place_empty_layers(
         try:
             linear = linear_of(network, name)
             spec = LinearSpec(
-                **{key: facts[key] for key in ("weight_bits", "activation_bits", "group")}
+                **{key: facts[key] for key in ("weight_bits", "activation_bits", "group")},
+                is_float8=facts.get("is_float8", False),
             )
         except (AttributeError, KeyError, ValueError) as error:
             raise WeightsError(f"config.json: {KEY}: layer {name!r}: {error}") from error
         layer = QuantizedLinear(linear.in_features, linear.out_features, spec)
         layer.block = facts.get("block")
         width = linear.in_features // 2 if spec.is_packed else linear.in_features
-        kind = torch.uint8 if spec.is_packed else torch.int8
+        kind = torch.uint8 if spec.is_packed else spec.level_dtype
         layer.levels = torch.empty(linear.out_features, width, dtype=kind, device="meta")
         for buffer in FLOAT_BUFFERS:
             shape = shapes.get(f"{name}.{buffer}")
@@ -79,7 +80,11 @@ def tensors_to_store(network: Network, dtype: torch.dtype | None) -> dict[str, T
             into which factors were folded, stay in float32: rounding them would cost more accuracy
             than bytes.
     """
-    exact = {f"{name}.{leaf}" for name in quantized_layers(network) for leaf in FLOAT_BUFFERS}
+    exact = {
+        f"{name}.{leaf}"
+        for name in quantized_layers(network)
+        for leaf in ("levels", *FLOAT_BUFFERS)
+    }
     is_quantized = bool(exact)
     values = {}
     for name, value in network.state_dict().items():

@@ -1,4 +1,4 @@
-"""Integer grids: which levels a row of numbers is rounded to, and back.
+"""Grids: which levels a row of numbers is rounded to, and back.
 
 A row is whatever shares one step: an output channel of a weight, a token of an activation, or a
 group of consecutive entries of either. All functions keep the floating-point type of their input,
@@ -17,6 +17,8 @@ from everview.errors import ConfigError
 SMALLEST_WEIGHT = 1e-5
 """Weights of a row count as at least this large, so that a zero row has a step."""
 
+FLOAT8 = torch.float8_e4m3fn
+"""8-bit floats: sign, 4 bits of exponent, 3 of mantissa; up to 448, no infinity."""
 SEARCH_SHRINKS = tuple(percent / 100 for percent in range(100, 20, -1))
 """Fractions of the full step among which the search picks."""
 ROWS_AT_ONCE = 64
@@ -27,26 +29,43 @@ SEARCH_EXPONENT = 2.4
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """The levels of `bits` bits: around 0, or from 0 upwards with a level that stands for zero."""
+    """The levels of `bits` bits: around 0, or from 0 upwards with a level that stands for zero.
+
+    Whole numbers, or all numbers that an 8-bit float can say.
+    """
 
     bits: int
     """2 to 8."""
     is_symmetric: bool = True
     """Levels -2^(bits-1) ... 2^(bits-1)-1 instead of 0 ... 2^bits-1."""
+    is_float8: bool = False
+    """Levels are those of `FLOAT8`, the relative error of which is the same at all sizes."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
             raise ConfigError(f"a grid has 2 to 8 bits, not {self.bits}; use 16 to keep floats")
+        if self.is_float8 and not (self.bits == 8 and self.is_symmetric):
+            raise ConfigError("a grid of 8-bit floats has 8 bits and is symmetric")
 
     @property
     def lowest(self) -> int:
         """The lowest level."""
+        if self.is_float8:
+            return -self.highest
         return -(1 << (self.bits - 1)) if self.is_symmetric else 0
 
     @property
     def highest(self) -> int:
         """The highest level."""
+        if self.is_float8:
+            return int(torch.finfo(FLOAT8).max)
         return (1 << (self.bits - 1)) - 1 if self.is_symmetric else (1 << self.bits) - 1
+
+    def round_(self, scaled: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        """The nearest level (ties to the even one), in place; integers beyond the last stay."""
+        if not self.is_float8:
+            return scaled.round_()
+        return scaled.copy_(scaled.clamp(self.lowest, self.highest).to(FLOAT8))
 
 
 class Steps(NamedTuple):
@@ -120,8 +139,8 @@ def fit_tokens(x: Float[Tensor, "*tokens n"], grid: Grid, clip: ClipFactors | No
 
 
 def to_levels(x: Float[Tensor, "*rows n"], steps: Steps, grid: Grid) -> Float[Tensor, "*rows n"]:
-    """The nearest level of each entry (ties to the even one), as whole floating-point numbers."""
-    levels = (x / steps.step.unsqueeze(-1)).round() + steps.zero.unsqueeze(-1)
+    """The nearest level of each entry (ties to the even one), in the dtype of `x`."""
+    levels = grid.round_(x / steps.step.unsqueeze(-1)) + steps.zero.unsqueeze(-1)
     return levels.clamp(grid.lowest, grid.highest)
 
 
@@ -133,16 +152,16 @@ def from_levels(levels: Float[Tensor, "*rows n"], steps: Steps) -> Float[Tensor,
 def token_levels(
     x: Float[Tensor, "*tokens n"], grid: Grid, clip: ClipFactors | None = None
 ) -> tuple[Float[Tensor, "*tokens n"], Float[Tensor, "*tokens 1"]]:
-    """Levels of tokens on a symmetric grid, as whole floats, and their steps.
+    """Levels of tokens on a symmetric grid, in the dtype of `x`, and their steps.
 
     The same values as `fit_tokens` and `to_levels`, with fewer passes over memory.
     """
     if clip is not None:
         step = fit_tokens(x, grid, clip).step.unsqueeze(-1)
-        return (x / step).round_().clamp_(grid.lowest, grid.highest), step
+        return grid.round_(x / step).clamp_(grid.lowest, grid.highest), step
     step = x.abs().amax(-1, keepdim=True).div_(grid.highest)
     step.masked_fill_(step == 0, 1)
-    return (x / step).round_(), step  # no level lies outside: the largest defines the step
+    return grid.round_(x / step), step  # no level lies outside: the largest defines the step
 
 
 def on_grid(x: Float[Tensor, "*rows n"], steps: Steps, grid: Grid) -> Float[Tensor, "*rows n"]:
@@ -151,7 +170,7 @@ def on_grid(x: Float[Tensor, "*rows n"], steps: Steps, grid: Grid) -> Float[Tens
     The straight-through estimate: rounding counts as the identity, the limits do not.
     """
     scaled = x / steps.step.unsqueeze(-1)
-    rounded = scaled + (scaled.round() - scaled).detach()
+    rounded = scaled + (grid.round_(scaled.detach().clone()) - scaled).detach()
     levels = (rounded + steps.zero.unsqueeze(-1)).clamp(grid.lowest, grid.highest)
     return from_levels(levels, steps)
 

@@ -15,7 +15,6 @@ from everview.quantization.calibration import run_tokens
 from everview.quantization.folding import PreparedLinear
 from everview.quantization.grids import (
     ClipFactors,
-    Grid,
     clip_weights,
     fit_tokens,
     fit_weights,
@@ -67,10 +66,10 @@ class LearnableLinear(nn.Module):
             rows = h.flatten(0, -2)
             product = rows.T @ rows / len(rows)
             self.products = product if self.products is None else self.products + product
-        if self.spec.is_integer:
-            grid = Grid(bits=self.spec.activation_bits)
+        if self.spec.rounds_tokens:
+            grid = self.spec.token_grid
             h = on_grid(h, fit_tokens(h, grid, ClipFactors.of_logits(*self.clip_tokens)), grid)
-        grid = Grid(bits=self.spec.weight_bits)
+        grid = self.spec.weight_grid
         weight = clip_weights(self.folded_weight(), ClipFactors.of_logits(*self.clip_weight))
         groups = in_groups(weight, self.spec.group)
         rounded = on_grid(groups, fit_weights(groups, grid), grid).flatten(1)
@@ -118,7 +117,7 @@ class LearnableLinear(nn.Module):
             site.norm.weight.data = site.norm.weight.data * online.before
             site.norm.bias.data = site.norm.bias.data * online.before
             online = InputTransform(rotation=online.rotation, after=online.after)
-        clip_tokens = ClipFactors.of_logits(*self.clip_tokens) if self.spec.is_integer else None
+        clip_tokens = ClipFactors.of_logits(*self.clip_tokens) if self.spec.rounds_tokens else None
         return QuantizedLinear.of_transformed(
             self.folded_weight(), self.prepared.bias, self.spec, online,
             hessian=self.products if second_order else None,

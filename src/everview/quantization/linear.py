@@ -1,9 +1,9 @@
-"""A linear layer that holds integers."""
+"""A linear layer that holds integers, or floats of 8 bits."""
 
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int8
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,7 +12,6 @@ from everview.quantization import arithmetic as kernels
 from everview.quantization.arithmetic import Arithmetic, OneDnnProduct, pick
 from everview.quantization.grids import (
     ClipFactors,
-    Grid,
     Rounding,
     Steps,
     clip_weights,
@@ -36,7 +35,7 @@ FLOATS_AT_ONCE = 1 << 18
 class QuantizedLinear(nn.Module):
     """x -> Q((x * before) R * after) W'^T + bias, W' on a grid, Q per token; stands for nn.Linear.
 
-    Its weight exists as integers only. Tokens do not influence each other, so a stream gives what
+    Its weight exists as levels only. Tokens do not influence each other, so a stream gives what
     the whole clip gives.
 
     Source: QuantVGGT (arXiv 2509.21302); design in docs/quantization.md.
@@ -57,7 +56,9 @@ class QuantizedLinear(nn.Module):
         """Channels that the online rotation mixes; None: no rotation."""
         self.dtype = torch.float32
         """Of the output."""
-        self.arithmetic: Arithmetic = kernels.REFERENCE if spec.is_integer else kernels.WEIGHT_ONLY
+        self.arithmetic: Arithmetic = (
+            kernels.REFERENCE if spec.rounds_tokens else kernels.WEIGHT_ONLY
+        )
         self._onednn: OneDnnProduct | None = None
         for name in ("levels", "step", "bias", "before", "after", "activation_clip"):
             self.register_buffer(name, None)
@@ -108,7 +109,7 @@ class QuantizedLinear(nn.Module):
         if not weight.isfinite().all():
             raise ConfigError("the weight is not finite: the checkpoint is damaged")
         layer = cls(weight.shape[1], len(weight), spec)
-        grid = Grid(bits=spec.weight_bits)
+        grid = spec.weight_grid
         if weight_clip is not None:
             weight = clip_weights(weight, weight_clip)
         groups = in_groups(weight, spec.group)
@@ -118,7 +119,7 @@ class QuantizedLinear(nn.Module):
             levels = to_levels(groups, steps, grid).flatten(1)
         else:
             levels = second_order_levels(weight, steps, grid, hessian)
-        layer.take_levels(levels.to(torch.int8), steps.step)
+        layer.take_levels(levels.to(spec.level_dtype), steps.step)
         layer.bias = None if bias is None else bias.detach().clone()
         layer._take_transform(transform)
         if activation_clip is not None:
@@ -127,8 +128,8 @@ class QuantizedLinear(nn.Module):
             ).detach()
         return layer
 
-    def take_levels(self, levels: Int8[Tensor, "out n"], step: Float[Tensor, "out groups"]) -> None:
-        """Set weight and steps."""
+    def take_levels(self, levels: Tensor, step: Float[Tensor, "out groups"]) -> None:
+        """Set weight (out n, in the dtype of levels) and steps."""
         self.levels = pack_nibbles(levels) if self.spec.is_packed else levels
         self.step = step.float()
 
@@ -153,8 +154,8 @@ class QuantizedLinear(nn.Module):
         rotation = None if self.block is None else Rotation(None, self.block)
         return InputTransform(before=self.before, rotation=rotation, after=self.after)
 
-    def weight_levels(self) -> Int8[Tensor, "out n"]:
-        """The integers, one per entry, whatever form they are kept in."""
+    def weight_levels(self) -> Tensor:
+        """The levels (out n), one per entry, whatever form they are kept in."""
         if self._onednn is not None:
             return self._onednn.weight()
         assert self.levels is not None, "a layer is filled before it is used"
@@ -191,7 +192,7 @@ class QuantizedLinear(nn.Module):
         """Token by token, by the picked arithmetic."""
         rows = x.reshape(-1, self.in_features)
         rows = rows.to(self.input_dtype)
-        if self.spec.is_integer:
+        if self.spec.rounds_tokens:
             levels, step = self._tokens(rows)
             y = self._rescale(self._product(levels), step)
         else:
@@ -201,7 +202,7 @@ class QuantizedLinear(nn.Module):
     def reference(self, x: Float[Tensor, "*tokens n"]) -> Float[Tensor, "*tokens out"]:
         """The same in plain PyTorch and in the dtype of `x`, float64 included: the twin."""
         rows = self.transform.of_input(x.reshape(-1, self.in_features))
-        if not self.spec.is_integer:
+        if not self.spec.rounds_tokens:
             bias = None if self.bias is None else self.bias.to(x)
             return F.linear(rows, self.weight_on_grid().to(x), bias).unflatten(0, x.shape[:-1])
         levels, step = self._on_grid(rows)
@@ -209,14 +210,14 @@ class QuantizedLinear(nn.Module):
         return self._rescale(y, step).unflatten(0, x.shape[:-1])
 
     def _tokens(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Levels (int8) and steps (rows 1) of the transformed tokens."""
+        """Levels (int8, 8-bit floats) and steps (rows 1) of the transformed tokens."""
         at_once = len(rows)
         if rows.device.type == "cpu":
             at_once = max(1, FLOATS_AT_ONCE // self.in_features) * torch.get_num_threads()
         if len(rows) <= at_once:
             levels, step = self._on_grid(self.transform.of_input(rows))
-            return levels.to(torch.int8), step
-        levels = torch.empty_like(rows, dtype=torch.int8)
+            return levels.to(self.spec.level_dtype), step
+        levels = torch.empty_like(rows, dtype=self.spec.level_dtype)
         step = torch.empty_like(rows[:, :1])
         for i in range(0, len(rows), at_once):
             part = slice(i, i + at_once)
@@ -225,15 +226,17 @@ class QuantizedLinear(nn.Module):
 
     def _on_grid(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         clip = None if self.activation_clip is None else ClipFactors(*self.activation_clip.to(rows))
-        return token_levels(rows, Grid(bits=self.spec.activation_bits), clip)
+        return token_levels(rows, self.spec.token_grid, clip)
 
-    def _product(self, levels: Int8[Tensor, "rows n"]) -> Float[Tensor, "rows out"]:
+    def _product(self, levels: Tensor) -> Float[Tensor, "rows out"]:
         if self._onednn is not None:
             return self._onednn(levels)
         step = self.step[:, 0]
         if self.arithmetic is kernels.INT4_INT8_MM:
             assert self.levels is not None, "a layer is filled before it is used"
             return kernels.packed_product(levels, self.levels, step)
+        if self.arithmetic is kernels.FP8_SCALED_MM:
+            return kernels.float8_product(levels, self.weight_levels(), step)
         if self.arithmetic is kernels.INT8_MM:
             return kernels.integer_product(levels, self.weight_levels(), step)
         return kernels.reference_product(levels, self.weight_levels(), step)
@@ -272,15 +275,22 @@ class QuantizedLinear(nn.Module):
             destination[f"{prefix}levels"] = self._onednn.weight()
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles: the blocked layout of a kernel can be neither."""
+        """For copies and pickles: the blocked layout of a kernel can be neither.
+
+        Nor can 8-bit floats be pickled; their bytes can.
+        """
         state = {**self.__dict__, "arithmetic": self.arithmetic.name, "_onednn": None}
         if self._onednn is not None:
             state["_buffers"] = {**self._buffers, "levels": self._onednn.weight()}
+        elif self.levels is not None:
+            state["_buffers"] = {**self._buffers, "levels": self.levels.view(torch.uint8)}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take the same arithmetic again, or what this machine has in its place."""
         super().__setstate__(state)
+        if self.levels is not None and not self.spec.is_packed:
+            self.levels = self.levels.view(self.spec.level_dtype)
         self.arithmetic = kernels.ARITHMETICS[state["arithmetic"]]
         if self.arithmetic is kernels.INT8_ONEDNN:
             self.execute_with()

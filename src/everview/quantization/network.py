@@ -96,7 +96,7 @@ def quantize(
 
     Args:
         model: VGGT or StreamVGGT, in floating point.
-        scheme: `w8a8`, `w4a8`, `w4a4`, `w8a16`, `w4a16`.
+        scheme: `w8a8`, `w4a8`, `w4a4`, `w8a16`, `w4a16`, `fp8`.
         calibration: clips s 3 H W of one shape, RGB in [0, 1], from where the model will be used
             (never from an evaluation); or a video, a folder or `procedural`, of which some are
             read, see `clips.calibration_clips`; None: methods that need none.

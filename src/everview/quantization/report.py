@@ -116,8 +116,8 @@ def _square(rigid: Tensor) -> Tensor:
 def worst_layers(network: Network) -> list[dict[str, Any]]:
     """The layers with the largest error of their output on calibration clips, worst first."""
     layers = [
-        {"name": name, "error": facts["error"], "bits": f"w{facts['weight_bits']}"
-         f"a{facts['activation_bits']}"}
+        {"name": name, "error": facts["error"], "bits": "fp8" if facts.get("is_float8") else
+         f"w{facts['weight_bits']}a{facts['activation_bits']}"}
         for name, facts in network.quantization.layers.items()
         if facts.get("error") is not None
     ]  # fmt: skip

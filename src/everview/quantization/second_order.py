@@ -39,7 +39,7 @@ def second_order_levels(
         part = slice(start, min(start + COLUMNS_AT_ONCE, weight.shape[1]))
         errors = torch.empty_like(rest[:, part])
         for i in range(part.start, part.stop):
-            level = (rest[:, i] / step[:, i]).round().clamp(grid.lowest, grid.highest)
+            level = grid.round_(rest[:, i] / step[:, i]).clamp(grid.lowest, grid.highest)
             error = (rest[:, i] - level * step[:, i]) / factor[i, i]
             rest[:, i + 1 : part.stop] -= error[:, None] * factor[i, i + 1 : part.stop]
             levels[:, i], errors[:, i - start] = level, error

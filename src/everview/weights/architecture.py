@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,10 @@ HEADS = {
     "camera_head": "camera", "depth_head": "depth", "point_head": "points", "track_head": "tracks",
 }  # fmt: skip
 """Name of a head's module and config -> what it predicts."""
+OF_QUANTIZED = re.compile(
+    r"\b(frame|global)_blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])\.(?!(weight|bias)$)"
+)
+"""Names below a linear layer of the aggregator that a float network has not."""
 
 
 def config_of(source: Source, shapes: Shapes, *, attention: Attention | None = None) -> Config:
@@ -90,6 +95,18 @@ def heads_of(config: Config) -> tuple[str, ...]:
     return tuple(word for name, word in HEADS.items() if getattr(config, name) is not None)
 
 
+def hint_of_quantization(shapes: Shapes) -> str:
+    """What to say of a file whose names are those of quantized layers; nothing for others."""
+    name = next((name for name in shapes if OF_QUANTIZED.search(name)), None)
+    if name is None:
+        return ""
+    return (
+        f". {name!r} belongs to a quantized layer: a folder of `everview quantize` needs its "
+        "config.json; parameter files of QuantVGGT cannot be loaded (docs/quantization.md says "
+        "why): quantize the float checkpoint with --method quantvggt"
+    )
+
+
 def _preset_of(shapes: Shapes, source: Source) -> Config:
     """The preset with this width and these depths; the other details are checked when loading."""
     found = _size_of_file(shapes)
@@ -97,7 +114,7 @@ def _preset_of(shapes: Shapes, source: Source) -> Config:
         raise WeightsError(
             f"{source.name} does not have the names of a VGGT network: it lacks "
             f"'aggregator.camera_token' and has {', '.join(map(repr, list(shapes)[:3]))} ... "
-            f"({len(shapes)} in all)"
+            f"({len(shapes)} in all){hint_of_quantization(shapes)}"
         )
     for config in presets.values():
         if _size_of_config(config) == found:

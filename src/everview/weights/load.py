@@ -22,7 +22,14 @@ from everview.quantization.network import (
     quantized_layers,
     set_output_dtype,
 )
-from everview.weights.architecture import Attention, Shapes, config_of, heads_of, read_content
+from everview.weights.architecture import (
+    Attention,
+    Shapes,
+    config_of,
+    heads_of,
+    hint_of_quantization,
+    read_content,
+)
 from everview.weights.catalog import Commercial
 from everview.weights.devices import pick_device, pick_dtype, scheme_of
 from everview.weights.files import StoredWeights, open_weights
@@ -185,6 +192,7 @@ def check_fit(network: nn.Module, shapes: Shapes, *, name: str) -> None:
         raise WeightsError(
             f"{name} does not fit the network ({len(expected)} parameters expected, {len(shapes)} "
             f"found); {'; '.join(parts)}. Is this the right file, and the right config.json?"
+            f"{hint_of_quantization(dict.fromkeys(unexpected, ()))}"
         )
 
 
@@ -213,11 +221,11 @@ def fill(network: nn.Module, stored: StoredWeights, device: torch.device) -> Non
 
 
 def _check_values(name: str, value: Tensor, wanted: torch.dtype) -> None:
-    if not wanted.is_floating_point:
+    if wanted.itemsize == 1 or not wanted.is_floating_point:  # levels
         if value.dtype != wanted:
             raise WeightsError(f"{name} is stored as {value.dtype}; {wanted} was expected")
         return
-    if not value.is_floating_point():
+    if not value.is_floating_point() or value.dtype.itemsize == 1:
         raise WeightsError(
             f"{name} is stored as {value.dtype}; a network of floating-point weights was expected"
         )

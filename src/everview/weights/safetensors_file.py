@@ -21,9 +21,9 @@ from everview.errors import WeightsError
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
-    "U8": torch.uint8, "BOOL": torch.bool,
+    "U8": torch.uint8, "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn,
 }  # fmt: skip
-"""Names of the format -> dtype; those of below eight bits belong to quantized models."""
+"""Names of the format -> dtype; those of eight bits belong to quantized models."""
 
 MAX_HEADER_BYTES = 100_000_000
 """What the format allows; a larger number means that this is another kind of file."""

@@ -44,7 +44,8 @@ def save(
         raise ConfigError(f"weights are floating point; got dtype={dtype}")
     values = tensors_to_store(network, dtype)
     for name, value in values.items():
-        if not value.isfinite().all():
+        is_level = value.dtype.itemsize == 1  # finite; PyTorch cannot ask floats of 8 bits
+        if not is_level and not value.isfinite().all():
             raise ConfigError(f"{name} does not fit into {value.dtype}; use dtype=torch.bfloat16")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

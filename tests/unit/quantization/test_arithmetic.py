@@ -201,6 +201,9 @@ def test_schemes():
         LinearSpec(weight_bits=4, activation_bits=8, group=64)
     with pytest.raises(ConfigError, match="2 to 8 bits"):
         Grid(bits=9)
+    assert parse_scheme("FP8").name == "fp8"
+    with pytest.raises(ConfigError, match="8-bit floats have 8 bits"):
+        LinearSpec(weight_bits=4, activation_bits=8, is_float8=True)
 
 
 def test_k_means_finds_what_is_there_and_says_when_it_cannot():

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import everview
 from everview.errors import ConfigError, WeightsError
@@ -36,8 +37,9 @@ def clips():
 @pytest.mark.parametrize(
     ("scheme", "order"),
     [("w8a8", "smooth_rotate"), ("w4a8", "rotate_smooth"), ("w4a4", "smooth_rotate"),
-     ("w8a16", "rotate"), ("w4a16", "smooth_rotate")],
+     ("w8a16", "rotate"), ("w4a16", "smooth_rotate"), ("fp8", "smooth_rotate")],
 )  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.*only simulated")  # fp8 on a CPU
 def test_what_was_saved_is_what_is_loaded(network, clips, scheme, order, tmp_path):
     made = quantize(network, scheme, clips, method=Method(order=order, rotation_width=None))
     folder = everview.save(made, tmp_path / "m")
@@ -165,3 +167,14 @@ def test_heads_that_are_stored_in_bfloat16_stay_so_and_answer_in_float32(tmp_pat
     again = everview.save(half, tmp_path / "again")
     assert torch.equal(everview.load(again, device="cpu").stream().step(image).depth,
                        half.stream().step(image).depth)  # fmt: skip
+
+
+def test_8_bit_floats_are_not_taken_for_weights(network, tmp_path):
+    folder = everview.save(network, tmp_path / "m")
+    stored = load_file(folder / "weights.safetensors")
+    name = "aggregator.camera_token"
+    save_file(
+        {**stored, name: stored[name].to(torch.float8_e4m3fn)}, folder / "weights.safetensors"
+    )
+    with pytest.raises(WeightsError, match=r"camera_token is stored as torch.float8_e4m3fn"):
+        everview.load(folder, device="cpu")

@@ -17,7 +17,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("scheme", ["w8a8", "w4a8", "w4a4", "w4a16"])
+@pytest.mark.parametrize("scheme", ["w8a8", "w4a8", "w4a4", "w4a16", "fp8"])
 @pytest.mark.parametrize("rows", [1, 16, 17, 1041])
 def test_a_layer_gives_what_the_reference_gives(scheme, rows):
     torch.manual_seed(0)
@@ -33,7 +33,7 @@ def test_a_layer_gives_what_the_reference_gives(scheme, rows):
     assert float((again(x).double() - exact).norm() / exact.norm()) < 1e-3
 
 
-@pytest.mark.parametrize("scheme", ["w8a8", "w4a8", "w4a16"])
+@pytest.mark.parametrize("scheme", ["w8a8", "w4a8", "w4a16", "fp8"])
 def test_a_network_gives_what_it_gives_on_a_cpu(scheme):
     network = build(presets["tiny"], seed=1)
     clips = list(torch.rand(4, 3, 3, 56, 84))

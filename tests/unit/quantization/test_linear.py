@@ -11,7 +11,15 @@ from torch import nn
 
 from everview.errors import ConfigError
 from everview.quantization import arithmetic, linear
-from everview.quantization.arithmetic import ARITHMETICS, OneDnnProduct, padded_sums, pick, why_not
+from everview.quantization.arithmetic import (
+    ARITHMETICS,
+    OneDnnProduct,
+    float8_product,
+    padded_sums,
+    pick,
+    reference_product,
+    why_not,
+)
 from everview.quantization.grids import ClipFactors
 from everview.quantization.hadamard import Rotation
 from everview.quantization.linear import QuantizedLinear
@@ -23,6 +31,7 @@ INTEGER = [
     ("w8a8", "int8_onednn"), ("w8a8", "int8_mm"), ("w8a8", "reference"),
     ("w4a8", "int4_int8_mm"), ("w4a4", "int4_int8_mm"), ("w4a4", "reference"),
 ]  # fmt: skip
+ROUNDED = [*INTEGER, ("fp8", "reference")]
 
 
 def needs(name, scheme):
@@ -44,7 +53,7 @@ def make(scheme, width=96, out=40, *, bias=True, clip=False, seed=0, **options):
     return layer, weight, bias
 
 
-@pytest.mark.parametrize(("scheme", "name"), INTEGER)
+@pytest.mark.parametrize(("scheme", "name"), ROUNDED)
 @pytest.mark.parametrize("rows", [1, 3, 200])
 @pytest.mark.parametrize("clip", [False, True])
 def test_integers_give_what_the_reference_gives(scheme, name, rows, clip):
@@ -72,7 +81,7 @@ def test_sums_are_exact_at_the_largest_magnitude(scheme, name):
     assert (layer(x) == float(top * 4096 * int(weight[0, 0]))).all()
 
 
-@pytest.mark.parametrize("scheme", ["w8a8", "w4a8", "w4a4", "w8a16", "w4a16"])
+@pytest.mark.parametrize("scheme", ["w8a8", "w4a8", "w4a4", "w8a16", "w4a16", "fp8"])
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_layer_stands_for_the_float_one(scheme, bias):
     layer, weight, b = make(scheme, width=128, bias=bias)
@@ -80,13 +89,14 @@ def test_a_layer_stands_for_the_float_one(scheme, bias):
     x = torch.randn(2, 30, 128)
     y = nn.functional.linear(x, weight, b)
     error = float((layer(x) - y).norm() / y.norm())
-    assert error < {"w8a8": 0.02, "w4a8": 0.15, "w4a4": 0.25, "w8a16": 0.02, "w4a16": 0.15}[scheme]
+    assert error < {"w8a8": 0.02, "w4a8": 0.15, "w4a4": 0.25, "w8a16": 0.02, "w4a16": 0.15,
+                    "fp8": 0.05}[scheme]  # fmt: skip
     assert error > 1e-4  # it does round
     assert layer(x).shape == y.shape
     torch.testing.assert_close(layer(x), layer.reference(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("scheme", "name"), INTEGER)
+@pytest.mark.parametrize(("scheme", "name"), ROUNDED)
 def test_tokens_do_not_influence_each_other(scheme, name):
     needs(name, scheme)
     layer = make(scheme)[0].execute_with(name)
@@ -96,7 +106,7 @@ def test_tokens_do_not_influence_each_other(scheme, name):
     torch.testing.assert_close(parts, layer(x), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("scheme", "name"), INTEGER)
+@pytest.mark.parametrize(("scheme", "name"), ROUNDED)
 def test_portions_give_what_the_whole_gives(scheme, name, monkeypatch):
     needs(name, scheme)
     layer = make(scheme)[0].execute_with(name)
@@ -107,7 +117,7 @@ def test_portions_give_what_the_whole_gives(scheme, name, monkeypatch):
     torch.testing.assert_close(layer(x), whole, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("scheme", "name"), INTEGER)
+@pytest.mark.parametrize(("scheme", "name"), ROUNDED)
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_a_broken_token_stays_visible_and_alone(scheme, name, bad):
     needs(name, scheme)
@@ -126,6 +136,30 @@ def test_signed_tokens_cannot_reach_onednn():
     with pytest.raises(AssertionError, match="reference kernel"):
         product.multiply(torch.ones(2, 8, dtype=torch.int8))
     assert (product(torch.full((2, 8), -3, dtype=torch.int8)) == -24).all()
+
+
+@pytest.mark.parametrize(("width", "out"), [(64, 32), (50, 21), (192, 100)])
+def test_8_bit_floats_by_the_kernel_of_gpus(width, out):
+    """`torch._scaled_mm` runs on a CPU too, emulated; widths that CUDA refuses are filled up."""
+    torch.manual_seed(1)
+    levels = (100 * torch.randn(7, width)).clamp(-448, 448).to(torch.float8_e4m3fn)
+    weight = (100 * torch.randn(out, width)).clamp(-448, 448).to(torch.float8_e4m3fn)
+    step = torch.rand(out) + 0.1
+    found = float8_product(levels, weight, step)
+    exact = levels.double() @ weight.double().T * step.double()
+    torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(reference_product(levels, weight, step).double(), exact)
+
+
+def test_8_bit_floats_are_those_of_the_grid():
+    """Every value that 8 bits can say is its own level, what lies between goes to the nearest."""
+    every = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).float()
+    every = every[every.isfinite()].unique()
+    grid = parse_scheme("fp8").weight_grid
+    assert torch.equal(grid.round_(every.clone()), every)
+    x = torch.linspace(-500, 500, 4001)
+    nearest = (x[:, None] - every).abs().amin(1)
+    assert torch.equal((grid.round_(x.clone()) - x).abs(), nearest)
 
 
 def test_padding_for_cuda_changes_nothing():
@@ -162,7 +196,7 @@ def test_integers_survive_a_change_of_arithmetic(scheme, name):
     assert torch.equal(layer.levels, before["levels"])
 
 
-@pytest.mark.parametrize(("scheme", "name"), INTEGER)
+@pytest.mark.parametrize(("scheme", "name"), ROUNDED)
 def test_layers_can_be_copied_and_pickled(scheme, name):
     needs(name, scheme)
     layer = make(scheme)[0].execute_with(name)
@@ -187,6 +221,26 @@ def test_what_cannot_run_says_why(monkeypatch):
     with pytest.raises(ConfigError, match="simulated"):
         pick(spec, torch.device("mps"), require_real=True)
     assert pick(parse_scheme("w4a16"), CPU, require_real=True).name == "weight_only"
+    assert pick(parse_scheme("fp8"), CPU).name == "reference"
+    with pytest.raises(ConfigError, match=r"fp8 can only be simulated on cpu.*emulated"):
+        pick(parse_scheme("fp8"), CPU, require_real=True)
+    with pytest.raises(ConfigError, match="fp8_scaled_mm cannot run w8a8 on cpu: levels are int"):
+        pick(spec, CPU, wanted="fp8_scaled_mm")
+
+
+@pytest.mark.parametrize(
+    ("capability", "kernel"),
+    [((9, 0), "fp8_scaled_mm"), ((8, 9), "fp8_scaled_mm"), ((8, 0), "reference")],
+)
+def test_8_bit_floats_are_real_from_ada_on(capability, kernel, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    spec, cuda = parse_scheme("fp8"), torch.device("cuda")
+    assert pick(spec, cuda).name == kernel
+    if kernel == "reference":
+        with pytest.raises(ConfigError, match="older than Ada"):
+            pick(spec, cuda, require_real=True)
+    assert pick(parse_scheme("w8a8"), cuda).name == "int8_mm"
+    assert pick(parse_scheme("w4a4"), cuda).name == "int4_int8_mm"
 
 
 def test_a_damaged_weight_is_refused():

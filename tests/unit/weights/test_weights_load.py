@@ -152,6 +152,18 @@ def test_missing_unexpected_and_misshaped_names_are_all_told(weights, tmp_path):
     assert caught.value.exit_code == 3
 
 
+@pytest.mark.parametrize("kept", ["all", "aggregator"])
+def test_a_file_of_quantized_layers_without_its_config_is_told(weights, tmp_path, kept):
+    """Such as QuantVGGT's: parameters beside the weights of layers, or without them."""
+    name = "aggregator.frame_blocks.0.attn.qkv"
+    weights[f"{name}.rotation"] = torch.eye(4)
+    if kept == "aggregator":
+        weights = {f"{name}.rotation": torch.eye(4), f"{name}.factors": torch.ones(4)}
+    path = write_safetensors(weights, tmp_path / "streamvggt")
+    with pytest.raises(WeightsError, match=rf"'{name}\.\w+' belongs to a quantized.*QuantVGGT"):
+        load(path, device="cpu")
+
+
 def test_a_long_list_of_misfits_is_cut_short(folder, golden):
     (folder / "config.json").write_text((golden / "vggt_tiny" / "config.json").read_text())
     with pytest.raises(WeightsError, match=r"missing: ([\w.]+, ){4}[\w.]+ \.\.\.;"):

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from everview.memory.layer_memory import LayerMemory
+from everview.memory.layer_memory import LayerMemory, Scratch
 
 if TYPE_CHECKING:
     from everview.memory.policies.bounded import Bounded
@@ -64,13 +64,14 @@ class ReferenceMemory(LayerMemory):
         self.num_anchors = 0
         self.score: Float[Tensor, ""] | None = None
         self._before: tuple[int, dict[str, Tensor], Tensor | None] | None = None
-        self._arrived = 0
+        self._arrived = self._new = 0
+        self._decided: tuple[int, int] | None = None
 
     def append(self, keys: Float[Tensor, "b h n d"], values: Float[Tensor, "b h n d"]) -> None:
         """See LayerMemory.append."""
         if not self._held:
             self.policy.tokens_for(keys.shape[2])
-        self._before = (self.num_tokens, self._held, self.score)
+        self._before, self._new = (self.num_tokens, self._held, self.score), keys.shape[2]
         if self._held:
             keys = torch.cat([self._held["keys"], keys], dim=2)
             values = torch.cat([self._held["values"], values], dim=2)
@@ -81,20 +82,23 @@ class ReferenceMemory(LayerMemory):
         self._held = {"keys": keys.contiguous(), "values": values.contiguous()}
         self.num_tokens = keys.shape[2]
 
-    def settle(self) -> None:
-        """See LayerMemory.settle."""
-        if self._before is None:
+    def decide(self, scratch: Scratch) -> None:  # noqa: ARG002  -- it has forgotten already
+        """See LayerMemory.decide."""
+        if self._before is not None:
+            self._decided = self.num_anchors or self._new, self._arrived + self._new
+
+    def finish(self) -> None:
+        """See LayerMemory.finish."""
+        if self._decided is None:
             return
-        if self.num_anchors == 0:
-            self.num_anchors = self.num_tokens
-        self._arrived += self.num_anchors
-        self._before = None
+        self.num_anchors, self._arrived = self._decided
+        self._before = self._decided = None
 
     def truncate(self, num_tokens: int) -> None:
         """See LayerMemory.truncate."""
         if self._before is not None:
             self.num_tokens, self._held, self.score = self._before
-            self._before = None
+            self._before = self._decided = None
         assert self.num_tokens == num_tokens, "only the last step can be undone"
 
     @property

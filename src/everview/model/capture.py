@@ -137,6 +137,7 @@ def _is_routine(state: StreamState, images: Tensor) -> bool:
     policy, memories = state.policy, state.memories().values()
     return (
         isinstance(policy, Bounded)
+        and state.is_prepared
         and policy.is_routine(state.num_frames + 1)
         and not state.groups
         and state.image_size == (images.shape[3], images.shape[4])

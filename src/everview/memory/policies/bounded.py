@@ -131,7 +131,7 @@ class Bounded(ABC):
         """
 
     def arrive(self, slots: Slots) -> None:  # noqa: B027  -- most note nothing
-        """Note what the policy keeps beside each token; `slots.notes` may be changed in place."""
+        """Note what the policy keeps beside each token: assign to `slots.notes`."""
 
     def is_routine(self, frame: int) -> bool:  # noqa: ARG002
         """Whether the host does for this frame what it did for the one before; 1 is the first."""

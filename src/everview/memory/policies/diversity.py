@@ -63,11 +63,10 @@ class KeyDiversity(Bounded):
         new = slots.keys[:, :, -slots.num_new :].float()
         inverse = 1 / new.norm(dim=-1).clamp_min(SMALLEST_NORM)
         slots.notes["inverse_norm"][:, :, -slots.num_new :] = inverse
-        memory = slots.memory
-        if memory.unit_sum is None or not memory.num_frames % REFRESHED_EVERY:
-            memory.unit_sum = _rewritten(memory.unit_sum, sum_of_units(slots))
+        if slots.unit_sum is None or not slots.num_frames % REFRESHED_EVERY:
+            slots.unit_sum = sum_of_units(slots)
         else:
-            memory.unit_sum += inverse[:, :, None] @ new
+            slots.unit_sum = slots.unit_sum + inverse[:, :, None] @ new
 
     def is_routine(self, frame: int) -> bool:
         """See Bounded.is_routine: sums are taken anew and budgets shared now and then."""
@@ -101,19 +100,14 @@ def similarity_to_mean(slots: Slots) -> Float[Tensor, "b h c"]:
     The score is the mean over heads of the squared norm of the mean key, which equals the mean
     product (rolling_memory.md 4.1).
     """
-    inverse, total = slots.notes["inverse_norm"], slots.memory.unit_sum
+    inverse, total = slots.notes["inverse_norm"], slots.unit_sum
     assert total is not None, "arrive comes first"
     mean = total / inverse.shape[2]  # b h 1 d
-    slots.memory.score = _rewritten(slots.memory.score, mean.square().sum(dim=-1).mean())
+    slots.score = mean.square().sum(dim=-1).mean()
     products = [
         (keys @ mean.transpose(2, 3))[..., 0] * some for keys, some in _chunks(slots.keys, inverse)
     ]
     return products[0] if len(products) == 1 else torch.cat(products, dim=2)
-
-
-def _rewritten(old: Tensor | None, new: Tensor) -> Tensor:
-    """The new numbers, in the place of the old ones."""
-    return new if old is None else old.copy_(new)
 
 
 def sum_of_units(slots: Slots) -> Float[Tensor, "b h 1 d"]:
@@ -126,10 +120,10 @@ def sum_of_units(slots: Slots) -> Float[Tensor, "b h 1 d"]:
 
 def taken_off(slots: Slots, losers: Int[Tensor, "b h n"]) -> Int[Tensor, "b h n"]:
     """The same losers, after their unit keys have left the sum."""
-    assert slots.memory.unit_sum is not None, "arrive comes first"
+    assert slots.unit_sum is not None, "arrive comes first"
     index = losers[..., None].expand(-1, -1, -1, slots.keys.shape[3])
     keys, inverse = slots.keys.gather(2, index).float(), slots.notes["inverse_norm"]
-    slots.memory.unit_sum -= inverse.gather(2, losers)[:, :, None] @ keys
+    slots.unit_sum = slots.unit_sum - inverse.gather(2, losers)[:, :, None] @ keys
     return losers
 
 
@@ -247,8 +241,8 @@ class Merge(KeyDiversity):
         )
         sums = taken_in @ self._dealt(values, 0.0)
         total = self._collected(sums, nearest.shape[2]) - count[..., None] * targets
-        slots.memory.set_values(nearest, targets + total / after[..., None])
-        slots.notes["log_count"].scatter_(2, nearest, after.log())
+        slots.values_at, slots.new_values = nearest, targets + total / after[..., None]
+        slots.notes["log_count"] = slots.notes["log_count"].scatter(2, nearest, after.log())
 
     def _nearest(
         self, slots: Slots, leaving: Int[Tensor, "b h p"], kept: Bool[Tensor, "b h c"] | None

@@ -58,8 +58,8 @@ class AttentionMass(Bounded):
         past = (asked @ slots.keys.transpose(2, 3)).float() * scale  # b h g c
         anchors = (asked @ slots.anchors.transpose(2, 3)).float() * scale
         total = torch.cat([past, anchors], dim=3).logsumexp(dim=3, keepdim=True)
-        slots.notes["mass"].add_((past - total).exp().mean(dim=2))
-        slots.notes["seen"].add_(1)
+        slots.notes["mass"] = slots.notes["mass"] + (past - total).exp().mean(dim=2)
+        slots.notes["seen"] = slots.notes["seen"] + 1
 
     def losers(self, slots: Slots, count: int) -> Int[Tensor, "b heads count"]:
         """Those with the smallest mean."""

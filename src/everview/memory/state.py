@@ -211,13 +211,13 @@ class StreamState:
 
     def restore(self, mark: "Mark", copied: dict[str, dict[str, Tensor]]) -> None:
         """Be as at `mark`, when `copied` was made after `prepare`."""
-        self.has_to_balance = False
         for memory in self.layers:
             if isinstance(memory, SlotMemory) and isinstance(mark.policy, Bounded):
                 memory.policy = mark.policy
         for name, memory in self.memories().items():
             memory.restore(copied[name])
         self.roll_back(mark)
+        self.has_to_balance = self.num_frames > 0
 
     def num_tokens(self) -> int:
         """Tokens held per aggregator layer, on average."""

@@ -47,6 +47,9 @@ def test_auto_is_bounded_and_smaller_where_little_is_free():
         ("merge:tokens=5,parts=0", "parts must be >= 1, got 0"),
         ("late_merge:tokens=5,nearness=-0.1", r"nearness is a cosine in \[0, 1\], got -0.1"),
         ("key_diversity:tokens=5,reference=true,bits=8", "leave bits out"),
+        ("value_aware:tokens=50,reference=true", "write key_diversity:tokens=8000,reference=true"),
+        ("merge:tokens=50,reference=true", "'merge' was never published"),
+        ("late_merge:tokens=50,reference=true", "leave it out, or write key_diversity"),
         ("window:tokens=5,bits=3", "bits must be 16, 8, 4, got 3"),
     ],
 )

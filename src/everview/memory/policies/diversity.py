@@ -42,8 +42,13 @@ class KeyDiversity(Bounded):
     """The published order: forget before attending, budgets anew each frame."""
 
     def __post_init__(self) -> None:
-        """See Bounded; the reference has no codes."""
+        """See Bounded; the reference has no codes, and no variants."""
         super().__post_init__()
+        if self.reference and type(self) is not KeyDiversity:
+            raise ConfigError(
+                f"memory policy {self.name!r} was never published in the order of reference=true: "
+                "leave it out, or write key_diversity:tokens=8000,reference=true"
+            )
         if self.reference and self.bits is not None:
             raise ConfigError(
                 f"memory policy {self.name!r}: reference=true keeps the network's own numbers; "
@@ -53,6 +58,10 @@ class KeyDiversity(Bounded):
     def shrunk(self, per_frame: int) -> Bounded | None:
         """See Bounded.shrunk; the reference stays as it was published."""
         return None if self.reference else super().shrunk(per_frame)
+
+    def least_tokens(self, per_frame: int) -> int:
+        """See Bounded.least_tokens; the published order forgets from the newest frame too."""
+        return per_frame + 1 if self.reference else super().least_tokens(per_frame)
 
     def layer_memory(self, layer: int) -> LayerMemory:
         """See Bounded.layer_memory."""

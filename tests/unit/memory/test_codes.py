@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from everview.memory import parse
+from everview.memory import POLICIES, parse
 from everview.memory.codes import EVERYTHING, GROUP, HEAD_ROOM, Codes
 from everview.memory.layer_memory import LayerMemory
 
@@ -98,6 +98,23 @@ def test_sixteen_bits_never_become_infinite():
     _, k, v = tokens(0)
     memory.append(k, 1e6 * v)
     assert all(t.isfinite().all() for t in memory.read())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("bits", [None, 16, 8, 4])
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_policy_takes_every_type_in_every_number_of_bits(name, bits, dtype):
+    options = [] if name == "full" else ["tokens=36"]
+    options += [] if bits is None else [f"bits={bits}"]
+    memory = parse(":".join([name, ",".join(options)])).layer_memory(0)
+    for i in range(5):
+        q, k, v = (t.to(dtype) for t in tokens(i, n=12))
+        memory.append(k, v)
+        heads = memory.attend(q)
+        memory.settle()
+        assert heads.dtype == dtype
+        assert heads.isfinite().all()
+    assert memory.num_tokens == (60 if name == "full" else 36)
 
 
 def test_merged_duplicates_attend_as_if_all_were_there_in_codes_too():

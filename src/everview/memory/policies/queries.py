@@ -53,7 +53,7 @@ class AttentionMass(Bounded):
         """Add the attention that the newest frame gave."""
         assert slots.queries is not None, "attention comes first"
         every = max(1, slots.queries.shape[2] // ASKED)
-        asked = slots.queries[:, :, ::every]
+        asked = slots.queries[:, :, ::every].to(slots.keys.dtype)  # codes are read as float32
         scale = asked.shape[-1] ** -0.5
         past = (asked @ slots.keys.transpose(2, 3)).float() * scale  # b h g c
         anchors = (asked @ slots.anchors.transpose(2, 3)).float() * scale

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from everview.errors import ConfigError
 from everview.memory.codes import Heads
 from everview.memory.layer_memory import LayerMemory, Scratch
 
@@ -161,10 +162,21 @@ class SlotMemory(LayerMemory):
         self._decided: Decision | None = None
 
     def append(self, keys: Float[Tensor, "b h n d"], values: Float[Tensor, "b h n d"]) -> None:
-        """See LayerMemory.append; the first frame fixes the budget."""
+        """See LayerMemory.append; the first frame fixes the budget.
+
+        Raises:
+            ConfigError: if the budget is too small, or whole frames are to be kept and this one is
+                not as the first; nothing is stored then.
+        """
         n = keys.shape[2]
         if self.budget is None:
-            self.policy.tokens_for(n)  # refuses before anything is stored
+            self.policy.tokens_for(n)
+        elif self.policy.whole_frames and n % self._per_frame:
+            raise ConfigError(
+                f"memory policy {self.policy.text!r} keeps whole frames of one size, "
+                f"{self._per_frame} tokens, and this one has {n}: give frames of one size, start a "
+                f"new stream, or write key_diversity:tokens={self.budget}"
+            )
         start = self.num_tokens
         super().append(keys, values)
         if self.arrived is None:

@@ -194,6 +194,37 @@ def test_frame_cover_drops_the_repetition_and_keeps_what_differs():
     )
 
 
+@pytest.mark.parametrize("sizes", [((28, 42), (42, 56)), ((42, 56), (28, 42))])
+@pytest.mark.parametrize("bits", ["", ",bits=8"])
+@pytest.mark.parametrize("name", BOUNDED)
+def test_frames_of_another_size_are_taken_or_refused_with_the_remedy(tiny, name, bits, sizes):
+    stream = tiny.stream(f"{name}:frames=4{bits}")
+    first, second = (torch.rand(3, *size) for size in sizes)
+    for image in (first,) * 5:
+        stream.step(image, dense=False)
+    before = stream.report()
+    for image in (second, second, first):
+        if image is second and name in ("frame_cover", "coverage"):
+            with pytest.raises(ConfigError, match="keeps whole frames of one size, .* or write"):
+                stream.step(image, dense=False)
+            assert stream.report() == before
+        else:
+            stream.step(image, dense=False)
+    assert stream.report().tokens == before.tokens
+
+
+@pytest.mark.parametrize("name", ["frame_cover", "coverage"])
+def test_whole_frames_are_kept_where_several_are_too_many(name):
+    memory = parse(f"{name}:frames=5").layer_memory(0)
+    for i in range(4):
+        taken(memory, i)
+    taken(memory, 4, size=3 * P)  # as three frames at once
+    frames = memory.tensors()["order"].view(1, H, 5, P)
+    assert (frames == frames[..., :1] + torch.arange(P)).all()
+    assert (frames[..., 0] % P == 0).all()
+    assert memory.num_evicted == 2 * P
+
+
 def test_a_random_choice_is_a_reservoir():
     memory = parse("random:tokens=606").layer_memory(0)
     for i in range(400):

@@ -182,6 +182,7 @@ class SlotMemory(LayerMemory):
         if self.arrived is None:
             self.arrived = torch.zeros((), dtype=torch.int64, device=keys.device)
         later = start - self._settled
+        # In int64: int32 would save 4 bytes per head and token, and be full after 2^31 tokens.
         numbers = torch.arange(later, later + n, device=keys.device)
         self._note("order", torch.int64, start, self.arrived + numbers)
         for name in self.policy.notes:

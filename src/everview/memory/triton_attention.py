@@ -74,7 +74,8 @@ def attend_to_codes(
 def is_offered(dtype: torch.dtype, head_dim: int, capability: tuple[int, int]) -> bool:
     """Whether the kernel can be used: Triton is there, and the rest is in its reach.
 
-    Channels have to fill groups of 16 or 32. Heads that are wider, or older GPUs, would take more registers and shared memory than there are.
+    Channels have to fill groups of 16 or 32. Heads that are wider, or older GPUs, would take more
+    registers and shared memory than there are.
 
     Args:
         dtype: of the queries.

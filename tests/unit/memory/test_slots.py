@@ -234,6 +234,19 @@ def test_a_random_choice_is_a_reservoir():
     assert abs(float(ages.std()) - 12**-0.5) < 0.03
 
 
+def test_every_seed_layer_and_head_draws_anew():
+    seeds = (0, 1, -1, 255, 256, 2**32, 2**40, 2**56, 2**63 - 1)
+    kept = set()
+    for seed in seeds:
+        for layer in (0, 1):
+            memory = parse(f"random:tokens=30,seed={seed}").layer_memory(layer)
+            for i in range(9):
+                taken(memory, i)
+            order = memory.tensors()["order"][0]
+            kept.update(tuple(sorted(numbers.tolist())) for numbers in order)
+    assert len(kept) == len(seeds) * 2 * H
+
+
 POLICY_TEXTS = [
     "key_diversity:frames=3,camera=3",
     "merge:frames=3,camera=3",

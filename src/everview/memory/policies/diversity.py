@@ -1,5 +1,6 @@
 """Policies that keep keys which differ from the others: InfiniteVGGT and what was built on it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -157,6 +158,14 @@ class ValueAware(KeyDiversity):
     notes: ClassVar[tuple[str, ...]] = ("inverse_norm", "value")
     weight: float = 0.5
     """Of the size of values against that of similarities, both in standard deviations."""
+
+    def __post_init__(self) -> None:
+        """See Bounded."""
+        super().__post_init__()
+        if not math.isfinite(self.weight):
+            raise ConfigError(
+                f"memory policy {self.name!r}: weight is a finite number, got {self.weight}"
+            )
 
     def arrive(self, slots: Slots) -> None:
         """Note the 1-norm of new values too."""

@@ -125,7 +125,7 @@ class LayerMemory:
         return held
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Hold what `tensors` gave, and nothing else."""
+        """Hold what `tensors` gave, and nothing else; these very tensors, until room is made."""
         self.num_tokens, self._held, self._fresh = 0, {}, None
         if self.codes is not None:
             self.codes.scale, self.codes.offset = (
@@ -134,7 +134,8 @@ class LayerMemory:
             )
         if not tensors:
             return
-        self._add({name: tensors[name] for name in self._kept_names()})
+        self._held = {name: tensors[name] for name in self._kept_names()}
+        self.num_tokens = self._held["keys"].shape[2]
 
     @property
     def used_bytes(self) -> int:

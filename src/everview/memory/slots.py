@@ -324,7 +324,7 @@ class SlotMemory(LayerMemory):
         self.arrived = torch.tensor(self.num_arrived, device=self._held["keys"].device)
         self._settled = self.num_tokens
         for name in ("order", *self.policy.notes):
-            self._note(name, tensors[name].dtype, 0, tensors[name])
+            self._extra[name] = tensors[name]
         score, total = tensors.get("score"), tensors.get("unit_sum")
         self.score = None if score is None else score.clone()
         self.unit_sum = None if total is None else total.clone()

@@ -224,6 +224,32 @@ def test_a_recording_that_fails_changes_nothing(tiny, error):
     assert stream.report() == eager.report()
 
 
+def test_a_shortage_beside_a_replay_takes_no_frame_twice(tiny, monkeypatch):
+    text = "late_merge:frames=3,camera=3"
+    (stream, recorder), eager = captured(tiny.stream(text)), tiny.stream(text)
+    for i, image in enumerate(torch.rand(12, 3, 28, 42)):
+        expected = eager.step(image)
+        with monkeypatch.context() as patch:
+            if i == 9:  # what is given away finds no room
+                for name in ("clone", "new_empty"):
+                    patch.setattr(torch.Tensor, name, failing_once(getattr(torch.Tensor, name)))
+                patch.setattr(torch, "empty_like", failing_once(torch.empty_like))
+            assert_same(stream.step(image), expected)
+    assert recorder.replays > 4
+    assert stream.report() == eager.report()
+
+
+def failing_once(function):
+    errors = iter([RuntimeError("CUDA out of memory")])
+
+    def run(*args, **options):
+        for error in errors:
+            raise error
+        return function(*args, **options)
+
+    return run
+
+
 def test_full_and_the_published_order_take_every_step(tiny):
     for text in ("full", "key_diversity:frames=3,camera=3,reference=true"):
         stream, recorder = captured(tiny.stream(text))

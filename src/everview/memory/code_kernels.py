@@ -12,7 +12,7 @@ def is_fused(queries: Tensor, bits: int) -> bool:
     """Whether the Triton kernel serves these queries; else codes are expanded for torch's kernel.
 
     It does on a GPU that Triton compiles for, with 8 or 4 bits, float32, float16 or bfloat16
-    queries and a multiple of 16 channels per head.
+    queries and 16 or a multiple of 32 channels per head.
     """
     if not queries.is_cuda or bits == 16:
         return False

@@ -11,7 +11,7 @@ BITS = (16, 8, 4)
 HEAD_ROOM = 1.25
 """Range of a key channel over that of the first frame; beyond it keys saturate."""
 GROUP = 32
-"""Channels of a value that share a scale."""
+"""Channels of a value that share a scale, or fewer: see `group_size`."""
 SMALLEST_RANGE = 1e-6
 
 Heads = tuple[slice, slice]
@@ -25,7 +25,8 @@ class Codes:
     Keys have one scale and one offset per head and channel, fixed by the first frame: their
     outliers sit in channels, and a scale that changed would mean writing all slots again. Values
     have them per token and group of 32 channels. A token of d channels takes 2 d bits / 8 bytes
-    and 4 bytes per group. With 16 bits both are float16 without scales.
+    and 4 bytes per group; the scales of keys take 4 bytes per channel. With 16 bits both are
+    float16 without scales. Scales and offsets are float16, and codes are made with them as such.
 
     Source: KIVI (arXiv 2402.02750), XStreamVGGT (arXiv 2602.21780).
     """
@@ -61,7 +62,7 @@ class Codes:
         """Values alone."""
         if self.bits == 16:
             return {"values": _half(values)}
-        grouped = values.float().unflatten(-1, (-1, min(GROUP, values.shape[-1])))
+        grouped = values.float().unflatten(-1, (-1, group_size(values.shape[-1])))
         low, high = grouped.amin(dim=-1), grouped.amax(dim=-1)  # b h n g
         # Rounded as it will be stored, so that codes make up for it.
         scale = ((high - low) / self._levels).clamp_min(SMALLEST_RANGE).to(torch.float16)
@@ -102,9 +103,10 @@ class Codes:
 
     def _fit(self, keys: Float[Tensor, "b h n d"]) -> None:
         low, high = keys.float().aminmax(dim=2, keepdim=True)
-        half = ((high - low) / 2 * HEAD_ROOM).clamp_min(SMALLEST_RANGE)
-        self.scale = 2 * half / self._levels
-        self.offset = (high + low) / 2 - half
+        middle, half = (high + low) / 2, (high - low) / 2 * HEAD_ROOM
+        self.offset = _half(middle - half)
+        reach = middle + half - self.offset
+        self.scale = _half((reach / self._levels).clamp_min(SMALLEST_RANGE))
 
     def _packed(self, codes: Float[Tensor, "*s d"]) -> UInt8[Tensor, "*s bytes"]:
         numbers = codes.round_().clamp_(0, self._levels).to(torch.uint8)
@@ -117,6 +119,11 @@ class Codes:
         if self.bits == 8:
             return codes
         return torch.cat([codes & 15, codes >> 4], dim=-1)
+
+
+def group_size(channels: int) -> int:
+    """Channels of a value that share a scale: the largest divisor of all that is at most 32."""
+    return max(n for n in range(1, min(GROUP, channels) + 1) if not channels % n)
 
 
 def _half(numbers: Tensor) -> Tensor:

@@ -11,6 +11,9 @@ from torch.nn import functional as F
 from everview.memory.code_kernels import is_fused
 from everview.memory.codes import EVERYTHING, Codes, Heads
 
+Scratch = dict[tuple[str, tuple[int, ...], torch.dtype], Tensor]
+"""Room that layers use one after the other, by name, shape and type."""
+
 
 class LayerMemory:
     """Keys and values of past tokens, in order of arrival, in storage that grows by doubling.
@@ -81,6 +84,18 @@ class LayerMemory:
 
     def settle(self) -> None:
         """The step has succeeded: bounded memories forget now."""
+        self.decide({})
+        self.finish()
+
+    def decide(self, scratch: Scratch) -> None:
+        """First half of `settle`: all that can fail; what is held stays as it is.
+
+        Args:
+            scratch: what is made here is used by `finish`, also by that of other layers.
+        """
+
+    def finish(self) -> None:
+        """Second half: only writes to what is there. Interrupted, it can be run again."""
         self._fresh = None
 
     def count_again(self) -> None:
@@ -110,7 +125,7 @@ class LayerMemory:
         return held
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Hold what `tensors` gave, and nothing else."""
+        """Hold what `tensors` gave, and nothing else; these very tensors, until room is made."""
         self.num_tokens, self._held, self._fresh = 0, {}, None
         if self.codes is not None:
             self.codes.scale, self.codes.offset = (
@@ -119,7 +134,8 @@ class LayerMemory:
             )
         if not tensors:
             return
-        self._add({name: tensors[name] for name in self._kept_names()})
+        self._held = {name: tensors[name] for name in self._kept_names()}
+        self.num_tokens = self._held["keys"].shape[2]
 
     @property
     def used_bytes(self) -> int:

@@ -1,5 +1,6 @@
 """InfiniteVGGT's memory in the published order of operations, for parity."""
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -7,7 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from everview.memory.layer_memory import LayerMemory
+from everview.errors import ConfigError
+from everview.memory.layer_memory import LayerMemory, Scratch
 
 if TYPE_CHECKING:
     from everview.memory.policies.bounded import Bounded
@@ -27,6 +29,15 @@ def layer_budgets(scores: Float[Tensor, " layers"], total: int) -> list[int]:
     """
     shares = ((1 - scores.float()) / TEMPERATURE).softmax(dim=0)
     return [int(tokens) for tokens in (max(total, 0) * shares).tolist()]
+
+
+def safe_budget(anchors: int, layers: int) -> int:
+    """Tokens per layer with which every layer's share is above its anchors, whatever the scores.
+
+    Scores are in [0, 1], so a layer has at least 1 of 1 + (layers - 1) e^2 parts
+    (rolling_memory.md 4.2).
+    """
+    return math.ceil((anchors + 1) * (1 + (layers - 1) * math.exp(1 / TEMPERATURE)) / layers)
 
 
 def survivors(
@@ -61,40 +72,57 @@ class ReferenceMemory(LayerMemory):
         self.policy = policy
         self.budget: int | None = None
         """Tokens after the next frame; set before each frame by `share_budgets`."""
+        self.layers = 1
+        """Layers that share a budget."""
         self.num_anchors = 0
         self.score: Float[Tensor, ""] | None = None
         self._before: tuple[int, dict[str, Tensor], Tensor | None] | None = None
-        self._arrived = 0
+        self._arrived = self._new = 0
+        self._decided: tuple[int, int] | None = None
 
     def append(self, keys: Float[Tensor, "b h n d"], values: Float[Tensor, "b h n d"]) -> None:
-        """See LayerMemory.append."""
+        """See LayerMemory.append.
+
+        Raises:
+            ConfigError: if scores leave this layer less than its anchors.
+        """
+        if self.budget is not None and self.budget < self.num_anchors:
+            safe = safe_budget(self.num_anchors, self.layers)
+            raise ConfigError(
+                f"memory policy {self.policy.text!r} leaves a layer {self.budget} tokens, but the "
+                f"{self.num_anchors} of the first frame always stay: write "
+                f"{self.policy.name}:tokens={safe},reference=true, with which no layer gets less"
+            )
         if not self._held:
             self.policy.tokens_for(keys.shape[2])
-        self._before = (self.num_tokens, self._held, self.score)
+        self._before, self._new = (self.num_tokens, self._held, self.score), keys.shape[2]
         if self._held:
             keys = torch.cat([self._held["keys"], keys], dim=2)
             values = torch.cat([self._held["values"], values], dim=2)
-        if self.budget is not None and keys.shape[2] > self.budget > self.num_anchors:
+        if self.budget is not None and keys.shape[2] > self.budget:
             index, score = survivors(keys, anchors=self.num_anchors, budget=self.budget)
             index = index[..., None].expand(-1, -1, -1, keys.shape[3])
             keys, values, self.score = keys.gather(2, index), values.gather(2, index), score
         self._held = {"keys": keys.contiguous(), "values": values.contiguous()}
         self.num_tokens = keys.shape[2]
 
-    def settle(self) -> None:
-        """See LayerMemory.settle."""
-        if self._before is None:
+    def decide(self, scratch: Scratch) -> None:  # noqa: ARG002  -- it has forgotten already
+        """See LayerMemory.decide."""
+        if self._before is not None:
+            self._decided = self.num_anchors or self._new, self._arrived + self._new
+
+    def finish(self) -> None:
+        """See LayerMemory.finish."""
+        if self._decided is None:
             return
-        if self.num_anchors == 0:
-            self.num_anchors = self.num_tokens
-        self._arrived += self.num_anchors
-        self._before = None
+        self.num_anchors, self._arrived = self._decided
+        self._before = self._decided = None
 
     def truncate(self, num_tokens: int) -> None:
         """See LayerMemory.truncate."""
         if self._before is not None:
             self.num_tokens, self._held, self.score = self._before
-            self._before = None
+            self._before = self._decided = None
         assert self.num_tokens == num_tokens, "only the last step can be undone"
 
     @property
@@ -128,4 +156,4 @@ def share_budgets(memories: list[ReferenceMemory], tokens: int) -> None:
     zero = torch.zeros(())
     scores = [zero if memory.score is None else memory.score.cpu() for memory in memories]
     for memory, budget in zip(memories, layer_budgets(torch.stack(scores), tokens), strict=True):
-        memory.budget = budget
+        memory.budget, memory.layers = budget, len(memories)

@@ -1,77 +1,132 @@
 """SlotMemory: a layer's memory of fixed size, whose slots are overwritten in place."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from everview.errors import ConfigError
 from everview.memory.codes import Heads
-from everview.memory.layer_memory import LayerMemory
+from everview.memory.layer_memory import LayerMemory, Scratch
 
 if TYPE_CHECKING:
     from everview.memory.policies.bounded import Bounded
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Moves:
+    """Where tokens at the end of the storage go when others are forgotten."""
+
+    target: Int[Tensor, "b h n"]
+    """Candidates that are overwritten."""
+    source: Int[Tensor, "b h n"]
+    """Candidates that they are overwritten with, all behind the budget."""
+    room: dict[str, Tensor]
+    """For the moving tokens, by what is held of them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """What a memory will hold after a step, with all the memory that it takes to get there."""
+
+    held: int
+    """Tokens before some are forgotten."""
+    num_tokens: int
+    """Tokens after that."""
+    num_arrived: int
+    arrived: Int[Tensor, ""]
+    notes: dict[str, Float[Tensor, "b h c"]]
+    """Those that change."""
+    values: dict[str, Tensor]
+    """Those that change, as they are held."""
+    where: Int[Tensor, "b h n"] | None
+    """Candidates whose values change."""
+    score: Float[Tensor, ""] | None
+    unit_sum: Float[Tensor, "b h 1 d"] | None
+    moves: Moves | None
 
 
 class Slots:
     """What a policy chooses from: all candidates, the newest frame last.
 
     Axes: b streams, h heads, c candidates, d channels, p tokens of a frame. Keys and values are
-    views, or decoded on first use where memory is in codes.
+    views, or decoded on first use where memory is in codes. What a policy assigns here is what the
+    memory will hold if the step succeeds; in place it may only write to notes of the newest frame.
     """
 
     def __init__(self, memory: "SlotMemory", num_new: int) -> None:
-        self.memory = memory
-        """For policies that change what they keep."""
-        self.num_new = num_new
+        assert memory.arrived is not None, "made by the first append"
+        self._memory = memory
+        self.num_new = min(num_new, memory.num_tokens - memory.num_anchors)
         """Candidates of the newest frame."""
-        notes = memory.candidate_notes()
-        self.order: Int[Tensor, "b h c"] = notes.pop("order")
+        self.arrived: Int[Tensor, ""] = memory.arrived + num_new
+        """Tokens that ever came, the newest frame included; on the device."""
+        self.num_arrived = memory.num_arrived + num_new
+        """The same on the host."""
+        self.notes: dict[str, Float[Tensor, "b h c"]] = memory.candidate_notes()
+        """What the policy keeps beside each token."""
+        self.order: Int[Tensor, "b h c"] = self.notes.pop("order")
         """Number of arrival in the stream."""
-        self.notes: Mapping[str, Float[Tensor, "b h c"]] = notes
-        """What the policy keeps beside each token; may be changed in place."""
+        self._old_notes = dict(self.notes)
+        self.score, self.unit_sum = memory.score, memory.unit_sum
+        """As in `SlotMemory`."""
+        self.values_at: Int[Tensor, "b h n"] | None = None
+        """Candidates whose values change."""
+        self.new_values: Float[Tensor, "b h n d"] | None = None
+        """To what; where a candidate is named twice, both times to the same."""
         # Not by cached_property: torch.compile stops at its lock.
         self._all_keys: Float[Tensor, "b h n d"] | None = None
         self._all_values: Float[Tensor, "b h n d"] | None = None
 
     @property
-    def arrived(self) -> Int[Tensor, ""]:
-        """Tokens that ever came, the newest frame included; on the device."""
-        assert self.memory.arrived is not None, "made by the first append"
-        return self.memory.arrived
+    def changed_notes(self) -> dict[str, Float[Tensor, "b h c"]]:
+        """Notes that were assigned."""
+        return {n: new for n, new in self.notes.items() if new is not self._old_notes[n]}
+
+    @property
+    def num_frames(self) -> int:
+        """Frames that ever came, the newest included."""
+        return self.num_arrived // self._memory.per_frame
+
+    @property
+    def per_frame(self) -> int:
+        """Tokens of the first frame."""
+        return self._memory.per_frame
 
     @property
     def keys(self) -> Float[Tensor, "b h c d"]:
         """Of the candidates."""
-        return self._read_keys()[:, :, self.memory.num_anchors :]
+        return self._read_keys()[:, :, self._memory.num_anchors :]
 
     @property
     def anchors(self) -> Float[Tensor, "b h a d"]:
         """Keys of the protected frame."""
-        return self._read_keys()[:, :, : self.memory.num_anchors]
+        return self._read_keys()[:, :, : self._memory.num_anchors]
 
     @property
     def values(self) -> Float[Tensor, "b h c d"]:
-        """Of the candidates; not to be changed, see `SlotMemory.set_values`."""
+        """Of the candidates; not to be changed in place."""
         if self._all_values is None:
-            self._all_values = self.memory.read_values()
-        return self._all_values[:, :, self.memory.num_anchors :]
+            self._all_values = self._memory.read_values()
+        return self._all_values[:, :, self._memory.num_anchors :]
 
     def _read_keys(self) -> Float[Tensor, "b h n d"]:
         if self._all_keys is None:
-            self._all_keys = self.memory.read_keys()
+            self._all_keys = self._memory.read_keys()
         return self._all_keys
 
     @property
     def queries(self) -> Float[Tensor, "b h p d"] | None:
         """Of the newest frame, for policies that watch them."""
-        return self.memory.queries
+        return self._memory.queries
 
     @property
     def layer(self) -> int:
         """Index of the layer."""
-        return self.memory.layer
+        return self._memory.layer
 
 
 class SlotMemory(LayerMemory):
@@ -82,7 +137,8 @@ class SlotMemory(LayerMemory):
     nothing else moves: O(p) writes per frame, shapes that do not change once all slots are taken,
     no host synchronisation. From then on (`is_routine`) all that changes from frame to frame is in
     tensors that are written in place, so a step can be recorded and run again. Forgetting happens
-    in `settle`, after the whole step has succeeded, so that a failed step is undone by `truncate`.
+    after the whole step has succeeded: `decide` takes all memory that it needs and changes nothing,
+    so that a failed step is undone by `truncate`; `finish` only writes, and can be run again.
     """
 
     def __init__(self, policy: "Bounded", layer: int) -> None:
@@ -103,17 +159,30 @@ class SlotMemory(LayerMemory):
         self._extra: dict[str, Tensor] = {}  # order and notes: b h capacity
         self.queries: Tensor | None = None
         """Of the newest frame, until the step is over; for policies that watch them."""
+        self._decided: Decision | None = None
 
     def append(self, keys: Float[Tensor, "b h n d"], values: Float[Tensor, "b h n d"]) -> None:
-        """See LayerMemory.append; the first frame fixes the budget."""
+        """See LayerMemory.append; the first frame fixes the budget.
+
+        Raises:
+            ConfigError: if the budget is too small, or whole frames are to be kept and this one is
+                not as the first; nothing is stored then.
+        """
         n = keys.shape[2]
         if self.budget is None:
-            self.policy.tokens_for(n)  # refuses before anything is stored
+            self.policy.tokens_for(n)
+        elif self.policy.whole_frames and n % self._per_frame:
+            raise ConfigError(
+                f"memory policy {self.policy.text!r} keeps whole frames of one size, "
+                f"{self._per_frame} tokens, and this one has {n}: give frames of one size, start a "
+                f"new stream, or write key_diversity:tokens={self.budget}"
+            )
         start = self.num_tokens
         super().append(keys, values)
         if self.arrived is None:
             self.arrived = torch.zeros((), dtype=torch.int64, device=keys.device)
         later = start - self._settled
+        # In int64: int32 would save 4 bytes per head and token, and be full after 2^31 tokens.
         numbers = torch.arange(later, later + n, device=keys.device)
         self._note("order", torch.int64, start, self.arrived + numbers)
         for name in self.policy.notes:
@@ -127,49 +196,73 @@ class SlotMemory(LayerMemory):
 
     def truncate(self, num_tokens: int) -> None:
         """See LayerMemory.truncate."""
-        super().truncate(num_tokens)
+        if self.num_tokens > self._settled:
+            self._decided = None  # but a cut between steps that was interrupted will be finished
+        super().truncate(min(num_tokens, self._settled))
         self.queries = None
+        if self._settled == 0:
+            self.budget, self._per_frame, self.num_anchors = None, 0, 0
 
-    def settle(self) -> None:
-        """Take the newest frame in and forget what is too much."""
+    def decide(self, scratch: Scratch) -> None:
+        """See LayerMemory.decide: what to forget, the newest frame being one of many."""
         new = self.num_tokens - self._settled
         if new == 0:
             return
-        self.num_arrived += new
-        assert self.arrived is not None, "made by append"
-        self.arrived += new
         if self.budget is None:
             self._per_frame, self.budget = new, self.policy.tokens_for(new)
             self.num_anchors = new if self.policy.protects_first_frame else 0
+        slots, losers = Slots(self, new), None
         if self.num_tokens > self.num_anchors:
-            slots = Slots(self, min(new, self.num_tokens - self.num_anchors))
             self.policy.arrive(slots)
             excess = self.num_tokens - self.budget
             if excess > 0:
-                self._forget(self.policy.losers(slots, excess))
-        self._settled = self.num_tokens
-        self.queries = None
-        super().settle()
+                losers = self.policy.losers(slots, excess)
+        self._decided = self._decision(slots, losers, scratch)
+
+    def finish(self) -> None:
+        """See LayerMemory.finish. Tokens that move are still at their old place afterwards."""
+        decided = self._decided
+        if decided is None:
+            return
+        part = slice(self.num_anchors, decided.held)
+        for name, new in decided.notes.items():
+            self._extra[name][:, :, part].copy_(new)
+        for name, new in decided.values.items():
+            assert decided.where is not None, "comes with the values"
+            self._held[name][:, :, part].scatter_(2, _of_channels(decided.where, new), new)
+        if decided.moves is not None:
+            self._move(decided.moves, part)
+        self.arrived = _rewritten(self.arrived, decided.arrived)
+        self.score = _rewritten(self.score, decided.score)
+        self.unit_sum = _rewritten(self.unit_sum, decided.unit_sum)
+        self.num_arrived = decided.num_arrived
+        self.num_tokens = self._settled = decided.num_tokens
+        self.queries = self._decided = None
+        super().finish()
 
     def shrink(self, policy: "Bounded") -> None:
         """Hold no more than a smaller policy allows, and give storage back; the oldest go.
 
-        Between steps. A layer with another share of the budget keeps that share.
+        Between steps. A layer with another share of the budget keeps that share. Where it fails it
+        can be done again: the policy is the new one when all is done.
         """
         assert self.budget is not None, "a frame was seen"
         before = self.policy.tokens_for(self._per_frame)
         smaller = self.budget * policy.tokens_for(self._per_frame) // before
-        self.policy = policy
-        self.budget = max(smaller, policy.least_tokens(self._per_frame))
-        excess = self.num_tokens - self.budget
+        smaller = max(smaller, policy.least_tokens(self._per_frame))
+        excess = self.num_tokens - smaller
         if excess > 0:
-            order = self._extra["order"][:, :, self.num_anchors : self.num_tokens]
-            self._forget((-order).topk(excess, dim=-1).indices)
-        self._settled, self.unit_sum = self.num_tokens, None
-        room = self.budget + self._per_frame
+            slots = Slots(self, 0)
+            losers = (-slots.order).topk(excess, dim=-1).indices
+            slots.unit_sum = None
+            self._decided = self._decision(slots, losers, {})
+            self.finish()
+        room = smaller + self._per_frame
         for store in (self._held, self._extra):
             for name, tensor in store.items():
-                store[name] = tensor[:, :, :room].clone()
+                if tensor.shape[2] > room:
+                    store[name] = tensor[:, :, :room].clone()
+        self.budget, self.policy = smaller, policy
 
     @property
     def is_routine(self) -> bool:
@@ -192,11 +285,6 @@ class SlotMemory(LayerMemory):
         beside = (self.arrived, self.unit_sum, self.score, *scales)
         kept = (*self._held.values(), *self._extra.values(), *beside)
         return self.budget or 0, *(0 if t is None else t.data_ptr() for t in kept)
-
-    @property
-    def num_frames(self) -> int:
-        """Frames that ever came."""
-        return self.num_arrived // max(1, self._per_frame)
 
     @property
     def per_frame(self) -> int:
@@ -236,18 +324,10 @@ class SlotMemory(LayerMemory):
         self.arrived = torch.tensor(self.num_arrived, device=self._held["keys"].device)
         self._settled = self.num_tokens
         for name in ("order", *self.policy.notes):
-            self._note(name, tensors[name].dtype, 0, tensors[name])
+            self._extra[name] = tensors[name]
         score, total = tensors.get("score"), tensors.get("unit_sum")
         self.score = None if score is None else score.clone()
         self.unit_sum = None if total is None else total.clone()
-
-    def set_values(self, index: Int[Tensor, "b h n"], values: Float[Tensor, "b h n d"]) -> None:
-        """Replace values of candidates; where one is named twice, both times by the same."""
-        new = {"values": values} if self.codes is None else self.codes.encode_values(values)
-        for name, tensor in new.items():
-            candidates = self._held[name][:, :, self.num_anchors : self.num_tokens]
-            where = index[..., None].expand(-1, -1, -1, tensor.shape[3])
-            candidates.scatter_(2, where, tensor.to(candidates.dtype))
 
     def _bias(self, heads: Heads) -> Float[Tensor, "b h 1 n"] | None:
         """Logarithm of how many tokens each stands for; None where each stands for itself."""
@@ -278,26 +358,73 @@ class SlotMemory(LayerMemory):
         part = slice(self.num_anchors, self.num_tokens)
         return {name: tensor[:, :, part] for name, tensor in self._extra.items()}
 
-    def _forget(self, losers: Int[Tensor, "b heads n"]) -> None:
-        """Move what survives at the end of the storage into the slots of what is forgotten.
+    def _decision(
+        self, slots: Slots, losers: Int[Tensor, "b heads n"] | None, scratch: Scratch
+    ) -> Decision:
+        moves = None if losers is None else self._forget(losers, scratch)
+        values: dict[str, Tensor] = {}
+        if slots.new_values is not None:
+            new = slots.new_values
+            values = {"values": new} if self.codes is None else self.codes.encode_values(new)
+            values = {name: value.to(self._held[name].dtype) for name, value in values.items()}
+        return Decision(
+            held=self.num_tokens,
+            num_tokens=self.num_tokens - (0 if losers is None else losers.shape[2]),
+            num_arrived=slots.num_arrived,
+            arrived=slots.arrived,
+            notes=slots.changed_notes,
+            values=values,
+            where=slots.values_at,
+            score=slots.score,
+            unit_sum=slots.unit_sum,
+            moves=moves,
+        )
+
+    def _forget(self, losers: Int[Tensor, "b heads n"], scratch: Scratch) -> Moves:
+        """What survives at the end of the storage moves into the slots of what is forgotten.
 
         As many slots become free as tokens behind the budget survive, in every head. Tokens that
         are forgotten behind the budget are copied onto themselves.
         """
-        assert self.budget is not None, "set by the first frame"
         b, h = self._held["keys"].shape[:2]
         excess = losers.shape[2]
-        slots = self.budget - self.num_anchors
+        slots = self.num_tokens - self.num_anchors - excess
         target = losers.sort(dim=-1).values  # free slots first, then what is lost at the end
         behind = torch.where(target >= slots, target - slots, excess)  # the last entry is for none
         lost = torch.zeros(*target.shape[:2], excess + 1, dtype=torch.bool, device=target.device)
         lost.scatter_(2, behind, value=True)
         source = slots + lost[..., :excess].byte().argsort(dim=-1, stable=True)
         target, source = (index.expand(b, h, excess) for index in (target, source))
-        for tensor in (*self._held.values(), *self._extra.values()):
-            candidates = tensor[:, :, self.num_anchors : self.num_tokens]
-            to, of = target, source
-            if tensor.ndim == 4:
-                to, of = (i[..., None].expand(-1, -1, -1, tensor.shape[3]) for i in (to, of))
-            candidates.scatter_(2, to, candidates.gather(2, of))
-        self.num_tokens = self.budget
+        room = {
+            name: _scratch(scratch, name, tensor, excess)
+            for store in (self._held, self._extra)
+            for name, tensor in store.items()
+        }
+        return Moves(target=target, source=source, room=room)
+
+    def _move(self, moves: Moves, part: slice) -> None:
+        for store in (self._held, self._extra):
+            for name, tensor in store.items():
+                candidates, room = tensor[:, :, part], moves.room[name]
+                source = _of_channels(moves.source, tensor)
+                torch.gather(candidates, 2, source, out=room)
+                candidates.scatter_(2, _of_channels(moves.target, tensor), room)
+
+
+def _of_channels(index: Int[Tensor, "b h n"], like: Tensor) -> Int[Tensor, "*s"]:
+    """For all channels, where there are some."""
+    return index if like.ndim == 3 else index[..., None].expand(-1, -1, -1, like.shape[3])
+
+
+def _scratch(scratch: Scratch, name: str, tensor: Tensor, num_tokens: int) -> Tensor:
+    """Room for so many tokens, shared by layers that are alike."""
+    shape = (*tensor.shape[:2], num_tokens, *tensor.shape[3:])
+    key = (name, shape, tensor.dtype)
+    if key not in scratch:
+        scratch[key] = torch.empty(shape, dtype=tensor.dtype, device=tensor.device)
+    return scratch[key]
+
+
+def _rewritten(old: Tensor | None, new: Tensor | None) -> Tensor | None:
+    """The new numbers, in the place of the old ones."""
+    return new if old is None or new is None or old is new else old.copy_(new)

@@ -99,7 +99,8 @@ def _state(
         camera_cache=header["camera_cache"],
         batch=header["batch"],
     )
-    state.num_frames, state.num_shortages = header["num_frames"], header.get("num_shortages", 0)
+    state.num_frames = state.num_settled = header["num_frames"]
+    state.num_shortages = header.get("num_shortages", 0)
     state.image_size = None if header["image_size"] is None else tuple(header["image_size"])
     for name, memory in state.memories().items():
         of = f"{name}."

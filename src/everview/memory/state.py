@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from everview.memory.layer_memory import LayerMemory
+from everview.memory.layer_memory import LayerMemory, Scratch
 from everview.memory.policies import MemoryPolicy
 from everview.memory.policies.bounded import Bounded
+from everview.memory.shortage import is_shortage
 from everview.memory.slots import SlotMemory
 
 CameraCache = Literal["per_round", "shared"]
@@ -54,6 +55,10 @@ class StreamState:
     """How often memory ran out and the budget was cut."""
     num_frames: int = 0
     """Frames seen so far; the next frame gets this index."""
+    num_settled: int = 0
+    """The same, without a frame that may still fail."""
+    has_to_balance: bool = False
+    """Whether the budget is still to be shared among layers for the next frame."""
     image_size: tuple[int, int] | None = None
     """(height, width) of the latest frame."""
     tokens: dict[int, Float[Tensor, "b 1 p c"]] = field(default_factory=dict)
@@ -104,6 +109,8 @@ class StreamState:
     def mark(self) -> "Mark":
         """How things stand, to come back to if a step fails."""
         return Mark(
+            policy=self.policy,
+            num_shortages=self.num_shortages,
             tokens_held=[memory.num_tokens for memory in self.memories().values()],
             num_frames=self.num_frames,
             image_size=self.image_size,
@@ -116,15 +123,36 @@ class StreamState:
         """Forget everything since `mark`."""
         for memory, held in zip(self.memories().values(), mark.tokens_held, strict=True):
             memory.truncate(held)
-        self.num_frames, self.image_size = mark.num_frames, mark.image_size
+        self.policy, self.num_shortages = mark.policy, mark.num_shortages
+        self.num_frames = self.num_settled = mark.num_frames
+        self.image_size = mark.image_size
         self.tokens, self.recent_maps = mark.tokens, mark.recent_maps
         self.groups = mark.groups
 
     def settle(self) -> None:
-        """A step has succeeded: forget what is too much, and share the budget for the next one."""
+        """A step has succeeded: forget what is too much, and share the budget for the next one.
+
+        First comes all that may fail, and changes nothing. Then the frame is in (`num_settled`):
+        what is left can be done again from the beginning if it was interrupted.
+        """
+        scratch: Scratch = {}
         for memory in self.memories().values():
-            memory.settle()
-        self.policy.balance(self.layers, self.num_frames)
+            memory.decide(scratch)
+        self.num_settled, self.has_to_balance = self.num_frames, True
+        try:
+            self.finish()
+        except BaseException as error:
+            self.finish()
+            if not is_shortage(error):
+                raise
+
+    def finish(self) -> None:
+        """Do the rest of what was interrupted."""
+        for memory in self.memories().values():
+            memory.finish()
+        if self.has_to_balance:
+            self.policy.balance(self.layers, self.num_frames)
+            self.has_to_balance = False
 
     def shadow(self) -> "StreamState":
         """The same tensors with counts of their own: a step there leaves the counts here alone.
@@ -145,19 +173,33 @@ class StreamState:
         for memory in self.memories().values():
             memory.count_again()
         self.num_frames += 1
+        self.num_settled = self.num_frames
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether nothing is left to do before the next step."""
+        return not self.has_to_balance and not self._uncut()
+
+    def prepare(self) -> None:
+        """Do before a step what was left: what was interrupted, and cuts to a smaller budget."""
+        self.finish()
+        for memory in self._uncut():
+            assert isinstance(self.policy, Bounded), "only budgets shrink"
+            memory.shrink(self.policy)
+
+    def _uncut(self) -> list[SlotMemory]:
+        slots = (memory for memory in self.layers if isinstance(memory, SlotMemory))
+        return [memory for memory in slots if memory.policy is not self.policy]
 
     def shrink(self) -> bool:
-        """Forget so much that a bounded policy has a smaller budget; False if it cannot."""
+        """Give a bounded policy a smaller budget, for `prepare` to cut to; False if it cannot."""
         layers = [memory for memory in self.layers if isinstance(memory, SlotMemory)]
         if not layers or not self.num_frames:
             return False
         smaller = self.policy.shrunk(layers[0].per_frame)
         if not isinstance(smaller, Bounded):
             return False
-        for memory in layers:
-            memory.shrink(smaller)
-        self.policy = smaller
-        self.num_shortages += 1
+        self.policy, self.num_shortages = smaller, self.num_shortages + 1
         return True
 
     def copied(self) -> dict[str, dict[str, Tensor]]:
@@ -168,10 +210,14 @@ class StreamState:
         }
 
     def restore(self, mark: "Mark", copied: dict[str, dict[str, Tensor]]) -> None:
-        """Be as at `mark`, when `copied` was made."""
+        """Be as at `mark`, when `copied` was made after `prepare`."""
+        for memory in self.layers:
+            if isinstance(memory, SlotMemory) and isinstance(mark.policy, Bounded):
+                memory.policy = mark.policy
         for name, memory in self.memories().items():
             memory.restore(copied[name])
         self.roll_back(mark)
+        self.has_to_balance = self.num_frames > 0
 
     def num_tokens(self) -> int:
         """Tokens held per aggregator layer, on average."""
@@ -204,6 +250,8 @@ class StreamState:
 class Mark:
     """A moment of a stream; cheap, because tensors in it are never changed in place."""
 
+    policy: MemoryPolicy
+    num_shortages: int
     tokens_held: list[int]
     num_frames: int
     image_size: tuple[int, int] | None

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from everview.memory.codes import GROUP, Codes
+from everview.memory.codes import GROUP, Codes, group_size
 
 try:
     import triton
@@ -64,7 +64,7 @@ def attend_to_codes(
         *queries.stride()[:3], *key_codes.stride()[:3], *scale.stride()[:2],
         *value_codes.stride()[:3], *past["value_scale"].stride()[:3],
         *keys.stride()[:3], *values.stride()[:3], *no_bias.stride()[:2], *attended.stride()[:3],
-        BITS=codes.bits, D=d, GROUP=min(GROUP, d), HAS_BIAS=bias is not None,
+        BITS=codes.bits, D=d, GROUP=group_size(d), HAS_BIAS=bias is not None,
         BLOCK_P=BLOCK_QUERIES, BLOCK_N=BLOCK_KEYS, BLOCK_D=triton.next_power_of_2(d),
         enable_fp_fusion=True,
     )  # fmt: skip
@@ -74,7 +74,8 @@ def attend_to_codes(
 def is_offered(dtype: torch.dtype, head_dim: int, capability: tuple[int, int]) -> bool:
     """Whether the kernel can be used: Triton is there, and the rest is in its reach.
 
-    Heads that are wider, or older GPUs, would take more registers and shared memory than there are.
+    Channels have to fill groups of 16 or 32. Heads that are wider, or older GPUs, would take more
+    registers and shared memory than there are.
 
     Args:
         dtype: of the queries.
@@ -82,9 +83,8 @@ def is_offered(dtype: torch.dtype, head_dim: int, capability: tuple[int, int]) -
         capability: compute capability of the GPU.
     """
     is_known = dtype in (torch.float32, torch.float16, torch.bfloat16) and capability >= (8, 0)
-    return (
-        triton is not None and is_known and not head_dim % 16 and head_dim * dtype.itemsize <= 256
-    )
+    fills = group_size(head_dim) in (16, GROUP)
+    return triton is not None and is_known and fills and head_dim * dtype.itemsize <= 256
 
 
 def _inner_contiguous(tensor: Tensor) -> Tensor:
@@ -156,6 +156,7 @@ def _attend(
     wide = q.to(tl.float32) * softmax_scale
     scale = tl.load(key_scale + b * s_b + h * s_h + d, mask=is_channel, other=0.0)
     offset = tl.load(key_offset + b * s_b + h * s_h + d, mask=is_channel, other=0.0)
+    scale, offset = scale.to(tl.float32), offset.to(tl.float32)
     middle: constexpr = 2 ** (BITS - 1)
     folded = (wide * scale[None, :]).to(q.dtype)
     constant = tl.sum(wide * (offset + scale * middle)[None, :], axis=1)

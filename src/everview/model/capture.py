@@ -1,6 +1,6 @@
 """CapturedStream: steps that are recorded once in a CUDA graph and run again from it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -84,14 +84,16 @@ class CapturedStream(Stream):
         """See Stream._advance."""
         state, images = self._open(), self._network.check_images(images)
         recording = self._fitting(state, images, dense) if _is_routine(state, images) else None
-        if recording is None:
+        room = None if recording is None else _room_for(recording.answer)
+        if recording is None or room is None:
             return super()._advance(images, pixel_map, dense=dense)
         recording.image.copy_(images)
         recording.replay()
-        prediction, tokens = recording.answer
-        state.tokens = {layer: tensor.clone() for layer, tensor in tokens.items()}
         state.count_again()
-        return _copied(prediction, pixel_map)
+        prediction, tokens = recording.answer
+        state.tokens = _filled(room[1], tokens)
+        copies: dict[str, Any] = _filled(room[0], _tensors(prediction))
+        return replace(prediction, pixel_map=pixel_map, **copies)
 
     def _fitting(self, state: StreamState, images: Tensor, dense: bool) -> Recording | None:
         """A recording of the next step; None if it has to be taken."""
@@ -137,6 +139,7 @@ def _is_routine(state: StreamState, images: Tensor) -> bool:
     policy, memories = state.policy, state.memories().values()
     return (
         isinstance(policy, Bounded)
+        and state.is_prepared
         and policy.is_routine(state.num_frames + 1)
         and not state.groups
         and state.image_size == (images.shape[3], images.shape[4])
@@ -150,8 +153,26 @@ def _layout(state: StreamState) -> tuple[int, ...]:
     return tuple(number for memory in slots for number in memory.layout())
 
 
-def _copied(prediction: Prediction, pixel_map: Any) -> Prediction:  # noqa: ANN401
-    """The same, in tensors that the next replay leaves alone."""
+def _room_for(answer: Answer) -> tuple[dict[str, Tensor], dict[int, Tensor]] | None:
+    """Tensors that the next replay leaves alone, made before this one; None if memory is short."""
+    prediction, tokens = answer
+    try:
+        return (
+            {name: torch.empty_like(tensor) for name, tensor in _tensors(prediction).items()},
+            {layer: torch.empty_like(tensor) for layer, tensor in tokens.items()},
+        )
+    except (RuntimeError, MemoryError) as error:
+        if not is_shortage(error):
+            raise
+        return None
+
+
+def _filled(room: dict[Any, Tensor], tensors: Mapping[Any, Tensor]) -> dict[Any, Tensor]:
+    for name, tensor in tensors.items():
+        room[name].copy_(tensor)
+    return room
+
+
+def _tensors(prediction: Prediction) -> dict[str, Tensor]:
     values = {field.name: getattr(prediction, field.name) for field in fields(Prediction)}
-    copies: dict[str, Any] = {n: t.clone() for n, t in values.items() if isinstance(t, Tensor)}
-    return replace(prediction, pixel_map=pixel_map, **copies)
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}

@@ -48,8 +48,10 @@ class Stream:
     """Frames in, one `Prediction` each; all that is remembered is here, not in the network.
 
     Made by `Network.stream` or `Network.resume`. Many streams may share a network, in any order of
-    steps. A step that raises changes nothing. Where memory runs out, a bounded stream forgets a
-    quarter of its past and takes the frame again. Leaving the `with` block frees the memory.
+    steps. A step that raises changes nothing; only an interrupt that comes while the frame is being
+    stored lets that finish first, as `num_frames` tells. Where memory runs out, a bounded stream
+    forgets a quarter of its past and takes the frame again. Leaving the `with` block frees the
+    memory.
     """
 
     def __init__(self, network: "Network", state: StreamState) -> None:
@@ -102,6 +104,7 @@ class Stream:
         if images.shape[1] == 1 or self._can_go_at_once(state):
             return self._advance(images)
         # Sharing makes rounds depend on the order of frames, and tracks are a matter of frames too.
+        state.prepare()
         mark, copied = state.mark(), state.copied()
         try:
             return _joined([self._advance(images[:, i : i + 1]) for i in range(images.shape[1])])
@@ -142,8 +145,9 @@ class Stream:
 
     def save(self, path: str | Path) -> None:
         """Write everything needed to go on later, atomically; `Network.resume` reads it."""
-        described = _describe(self._network)
-        write_state(self._open(), Path(path), network=described)
+        state = self._open()
+        state.prepare()
+        write_state(state, Path(path), network=_describe(self._network))
 
     @torch.no_grad()
     def _advance(
@@ -164,9 +168,13 @@ class Stream:
         check_frame_size(state, (images.shape[3], images.shape[4]))
         mark = state.mark()
         try:
+            state.prepare()
             with self._network.own_precision():
                 return self._predict(state, images, pixel_map, dense=dense)
         except BaseException as error:
+            if state.num_settled > mark.num_frames:  # the frame is in
+                state.finish()
+                raise
             state.roll_back(mark)
             if not (is_shortage(error) and state.shrink()):
                 raise
@@ -193,8 +201,7 @@ class Stream:
             tracks = follow(network, state, features)
         state.tokens, state.image_size = latest, size
         state.num_frames += images.shape[1]
-        state.settle()
-        return Prediction(
+        prediction = Prediction(
             pose_encoding=poses[-1],
             pose_encoding_iterations=poses,
             network_size=size,
@@ -202,6 +209,8 @@ class Stream:
             **maps,
             **tracks,
         )
+        state.settle()
+        return prediction
 
     @staticmethod
     def _can_go_at_once(state: StreamState) -> bool:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from everview.memory import parse
+from everview.memory import POLICIES, parse
 from everview.memory.codes import EVERYTHING, GROUP, HEAD_ROOM, Codes
 from everview.memory.layer_memory import LayerMemory
 
@@ -29,11 +29,12 @@ def test_what_is_read_is_within_half_a_step_of_what_was_kept(seed, bits, batch, 
     again = codes.decode_keys(held["keys"], EVERYTHING, torch.float32)
     reach = keys.amax(dim=2, keepdim=True) - keys.amin(dim=2, keepdim=True)
     step = HEAD_ROOM * reach / (2**bits - 1)
-    assert ((again - keys).abs() <= 0.501 * step + 1e-6).all()
+    # Scale and offset are float16: 2^-11 of their size each, the scale once per step.
+    rounding = keys.abs().amax(dim=2, keepdim=True) * 2**-10
+    assert ((again - keys).abs() <= 0.501 * step + rounding + 1e-6).all()
     read = codes.decode_values(held, torch.float32)
     grouped = values.unflatten(-1, (-1, GROUP))
     reach = grouped.amax(dim=-1) - grouped.amin(dim=-1)
-    # Scale and offset are float16: 2^-11 of their size each, the scale once per step.
     rounding = grouped.abs().amax(dim=-1) * 2**-9
     allowed = (0.501 * reach / (2**bits - 1) + rounding)[..., None].expand_as(grouped).flatten(-2)
     assert ((read - values).abs() <= allowed + 1e-6).all()
@@ -48,7 +49,7 @@ def test_keys_beyond_the_range_of_the_first_frame_saturate(bits):
     read = codes.decode_keys(held["keys"], EVERYTHING, torch.float32)
     middle = (keys.amax(dim=2) + keys.amin(dim=2)) / 2
     half = HEAD_ROOM * (keys.amax(dim=2) - keys.amin(dim=2)) / 2
-    assert ((read - middle[:, :, None]).abs() <= half[:, :, None] * (1 + 1e-5)).all()
+    assert ((read - middle[:, :, None]).abs() <= half[:, :, None] * 1.002).all()
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -76,10 +77,47 @@ def test_bytes_are_what_the_formula_says(bits, share):
         memory.append(k, v)
         memory.settle()
         full.append(k, v)
-    scales = 0 if bits == 16 else 2 * H * D * 4
+    scales = 0 if bits == 16 else 2 * H * D * 2
     groups = 0 if bits == 16 else D // GROUP
     assert memory.used_bytes == 20 * 70 * H * (2 * D * bits // 8 + 4 * groups) + scales
     assert memory.used_bytes <= share * full.used_bytes
+
+
+@pytest.mark.parametrize("d", [32, 64])
+def test_codes_of_two_small_frames_are_within_their_share_too(d):
+    memory, full = parse("key_diversity:frames=2,bits=8").layer_memory(0), LayerMemory()
+    for i in range(2):
+        _, k, v = tokens(i, n=75)
+        for one in (memory, full):
+            one.append(k[..., :d], v[..., :d])
+            one.settle()
+    assert memory.used_bytes <= 0.27 * full.used_bytes
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize(("d", "group"), [(8, 8), (20, 20), (40, 20), (48, 24), (72, 24), (96, 32)])
+def test_heads_of_any_width_are_held_in_groups_that_fill_them(d, group, bits):
+    memory, codes = LayerMemory(bits), Codes(bits)
+    q, k, v = (
+        torch.randn(1, H, 9, d, generator=torch.Generator().manual_seed(i)) for i in range(3)
+    )
+    held = codes.encode(k, v)
+    assert held["value_scale"].shape == (1, H, 9, d // group)
+    step = held["value_scale"].amax(dim=-1, keepdim=True).float()
+    assert ((codes.decode_values(held) - v).abs() <= 0.51 * step + 2e-3).all()
+    for _ in range(3):
+        memory.append(k, v)
+        assert memory.attend(q).isfinite().all()
+        memory.settle()
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_channels_without_range_and_far_from_zero_are_kept_as_exactly_as_float16(bits):
+    codes = Codes(bits)
+    keys = torch.tensor([0.0, 1e-7, 3.3, -700.0, 1e-3]).expand(1, 1, 24, 5)
+    keys = torch.cat([keys, keys.flip(-1)[..., :3]], dim=-1).contiguous()
+    read = codes.decode_keys(codes.encode(keys, keys)["keys"], EVERYTHING)
+    torch.testing.assert_close(read, keys, rtol=2**-10, atol=2e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -98,6 +136,23 @@ def test_sixteen_bits_never_become_infinite():
     _, k, v = tokens(0)
     memory.append(k, 1e6 * v)
     assert all(t.isfinite().all() for t in memory.read())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("bits", [None, 16, 8, 4])
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_policy_takes_every_type_in_every_number_of_bits(name, bits, dtype):
+    options = [] if name == "full" else ["tokens=36"]
+    options += [] if bits is None else [f"bits={bits}"]
+    memory = parse(":".join([name, ",".join(options)])).layer_memory(0)
+    for i in range(5):
+        q, k, v = (t.to(dtype) for t in tokens(i, n=12))
+        memory.append(k, v)
+        heads = memory.attend(q)
+        memory.settle()
+        assert heads.dtype == dtype
+        assert heads.isfinite().all()
+    assert memory.num_tokens == (60 if name == "full" else 36)
 
 
 def test_merged_duplicates_attend_as_if_all_were_there_in_codes_too():

@@ -214,6 +214,37 @@ def test_frame_cover_drops_the_repetition_and_keeps_what_differs():
     )
 
 
+@pytest.mark.parametrize("sizes", [((28, 42), (42, 56)), ((42, 56), (28, 42))])
+@pytest.mark.parametrize("bits", ["", ",bits=8"])
+@pytest.mark.parametrize("name", BOUNDED)
+def test_frames_of_another_size_are_taken_or_refused_with_the_remedy(tiny, name, bits, sizes):
+    stream = tiny.stream(f"{name}:frames=4{bits}")
+    first, second = (torch.rand(3, *size) for size in sizes)
+    for image in (first,) * 5:
+        stream.step(image, dense=False)
+    before = stream.report()
+    for image in (second, second, first):
+        if image is second and name in ("frame_cover", "coverage"):
+            with pytest.raises(ConfigError, match="keeps whole frames of one size"):
+                stream.step(image, dense=False)
+            assert stream.report() == before
+        else:
+            stream.step(image, dense=False)
+    assert stream.report().tokens == before.tokens
+
+
+@pytest.mark.parametrize("name", ["frame_cover", "coverage"])
+def test_whole_frames_are_kept_where_several_are_too_many(name):
+    memory = parse(f"{name}:frames=5").layer_memory(0)
+    for i in range(4):
+        taken(memory, i)
+    taken(memory, 4, size=3 * P)  # as three frames at once
+    frames = memory.tensors()["order"].view(1, H, 5, P)
+    assert (frames == frames[..., :1] + torch.arange(P)).all()
+    assert (frames[..., 0] % P == 0).all()
+    assert memory.num_evicted == 2 * P
+
+
 def test_a_random_choice_is_a_reservoir():
     memory = parse("random:tokens=606").layer_memory(0)
     for i in range(400):
@@ -221,6 +252,19 @@ def test_a_random_choice_is_a_reservoir():
     ages = memory.tensors()["order"][:, :, P:].float() / (400 * P)
     assert abs(float(ages.mean()) - 0.5) < 0.03
     assert abs(float(ages.std()) - 12**-0.5) < 0.03
+
+
+def test_every_seed_layer_and_head_draws_anew():
+    seeds = (0, 1, -1, 255, 256, 2**32, 2**40, 2**56, 2**63 - 1)
+    kept = set()
+    for seed in seeds:
+        for layer in (0, 1):
+            memory = parse(f"random:tokens=30,seed={seed}").layer_memory(layer)
+            for i in range(9):
+                taken(memory, i)
+            order = memory.tensors()["order"][0]
+            kept.update(tuple(sorted(numbers.tolist())) for numbers in order)
+    assert len(kept) == len(seeds) * 2 * H
 
 
 POLICY_TEXTS = [

@@ -50,6 +50,8 @@ def test_a_cpu_never_takes_the_kernel():
     (torch.float16, 128, (8, 6), True),
     (torch.float32, 128, (9, 0), False),  # too much shared memory
     (torch.bfloat16, 40, (9, 0), False),  # tensor cores take multiples of 16
+    (torch.bfloat16, 48, (9, 0), False),  # groups of 24 channels
+    (torch.bfloat16, 96, (9, 0), True),
     (torch.float64, 64, (9, 0), False),
     (torch.float16, 64, (7, 5), False),
 ])  # fmt: skip

@@ -16,6 +16,8 @@ from everview.memory.slots import SlotMemory, Slots
 
 CAMERA_FRAMES = 256
 """Frames that the camera head remembers: the first and the latest."""
+MOST = 2**31 - 1
+"""Of tokens or frames of a budget: no machine holds more, and sizes in bytes stay below 2^63."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,11 @@ class Bounded(ABC):
             if value is not None and value < least:
                 raise ConfigError(
                     f"memory policy {self.name!r}: {key} must be >= {least}, got {value}"
+                )
+            if value is not None and value > MOST:
+                raise ConfigError(
+                    f"memory policy {self.name!r}: {key} must be <= {MOST}, got {value}; write "
+                    "full to forget nothing"
                 )
 
     @property
@@ -131,7 +138,7 @@ class Bounded(ABC):
         """
 
     def arrive(self, slots: Slots) -> None:  # noqa: B027  -- most note nothing
-        """Note what the policy keeps beside each token; `slots.notes` may be changed in place."""
+        """Note what the policy keeps beside each token: assign to `slots.notes`."""
 
     def is_routine(self, frame: int) -> bool:  # noqa: ARG002
         """Whether the host does for this frame what it did for the one before; 1 is the first."""
@@ -196,11 +203,19 @@ class Random(Bounded):
     seed: int = 0
     """Of the choice."""
 
+    def __post_init__(self) -> None:
+        """See Bounded."""
+        super().__post_init__()
+        if not -(2**63) <= self.seed < 2**63:
+            raise ConfigError(
+                f"memory policy {self.name!r}: seed must be from -2^63 to 2^63 - 1, got {self.seed}"
+            )
+
     def losers(self, slots: Slots, count: int) -> Int[Tensor, "b heads count"]:
         """Those with the largest hash, which each token has for life: a reservoir sample."""
         heads = torch.arange(slots.order.shape[1], device=slots.order.device)
-        salt = heads[:, None] + 4096 * (slots.layer + 4096 * self.seed)
-        return most(_hashed(slots.order + (salt << 32)), count)
+        salt = _hashed(torch.full_like(heads, self.seed)) + heads + 4096 * slots.layer
+        return most(_hashed(slots.order + _hashed(salt)[:, None]), count)
 
 
 def _hashed(numbers: Int[Tensor, "*s"]) -> Int[Tensor, "*s"]:

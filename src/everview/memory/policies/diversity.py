@@ -1,5 +1,6 @@
 """Policies that keep keys which differ from the others: InfiniteVGGT and what was built on it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -44,8 +45,13 @@ class KeyDiversity(Bounded):
     """The published order: forget before attending, budgets anew each frame."""
 
     def __post_init__(self) -> None:
-        """See Bounded; the reference has no codes."""
+        """See Bounded; the reference has no codes, and no variants."""
         super().__post_init__()
+        if self.reference and type(self) is not KeyDiversity:
+            raise ConfigError(
+                f"memory policy {self.name!r} was never published in the order of reference=true: "
+                "leave it out, or write key_diversity:tokens=8000,reference=true"
+            )
         if self.reference and self.bits is not None:
             raise ConfigError(
                 f"memory policy {self.name!r}: reference=true keeps the network's own numbers; "
@@ -56,6 +62,10 @@ class KeyDiversity(Bounded):
         """See Bounded.shrunk; the reference stays as it was published."""
         return None if self.reference else super().shrunk(per_frame)
 
+    def least_tokens(self, per_frame: int) -> int:
+        """See Bounded.least_tokens; the published order forgets from the newest frame too."""
+        return per_frame + 1 if self.reference else super().least_tokens(per_frame)
+
     def layer_memory(self, layer: int) -> LayerMemory:
         """See Bounded.layer_memory."""
         return ReferenceMemory(self) if self.reference else SlotMemory(self, layer)
@@ -65,11 +75,10 @@ class KeyDiversity(Bounded):
         new = slots.keys[:, :, -slots.num_new :].float()
         inverse = 1 / new.norm(dim=-1).clamp_min(SMALLEST_NORM)
         slots.notes["inverse_norm"][:, :, -slots.num_new :] = inverse
-        memory = slots.memory
-        if memory.unit_sum is None or not memory.num_frames % REFRESHED_EVERY:
-            memory.unit_sum = _rewritten(memory.unit_sum, sum_of_units(slots))
+        if slots.unit_sum is None or not slots.num_frames % REFRESHED_EVERY:
+            slots.unit_sum = sum_of_units(slots)
         else:
-            memory.unit_sum += inverse[:, :, None] @ new
+            slots.unit_sum = slots.unit_sum + inverse[:, :, None] @ new
 
     def is_routine(self, frame: int) -> bool:
         """See Bounded.is_routine: sums are taken anew and budgets shared now and then."""
@@ -103,19 +112,14 @@ def similarity_to_mean(slots: Slots) -> Float[Tensor, "b h c"]:
     The score is the mean over heads of the squared norm of the mean key, which equals the mean
     product (rolling_memory.md 4.1).
     """
-    inverse, total = slots.notes["inverse_norm"], slots.memory.unit_sum
+    inverse, total = slots.notes["inverse_norm"], slots.unit_sum
     assert total is not None, "arrive comes first"
     mean = total / inverse.shape[2]  # b h 1 d
-    slots.memory.score = _rewritten(slots.memory.score, mean.square().sum(dim=-1).mean())
+    slots.score = mean.square().sum(dim=-1).mean()
     products = [
         (keys @ mean.transpose(2, 3))[..., 0] * some for keys, some in _chunks(slots.keys, inverse)
     ]
     return products[0] if len(products) == 1 else torch.cat(products, dim=2)
-
-
-def _rewritten(old: Tensor | None, new: Tensor) -> Tensor:
-    """The new numbers, in the place of the old ones."""
-    return new if old is None else old.copy_(new)
 
 
 def sum_of_units(slots: Slots) -> Float[Tensor, "b h 1 d"]:
@@ -128,10 +132,10 @@ def sum_of_units(slots: Slots) -> Float[Tensor, "b h 1 d"]:
 
 def taken_off(slots: Slots, losers: Int[Tensor, "b h n"]) -> Int[Tensor, "b h n"]:
     """The same losers, after their unit keys have left the sum."""
-    assert slots.memory.unit_sum is not None, "arrive comes first"
+    assert slots.unit_sum is not None, "arrive comes first"
     index = losers[..., None].expand(-1, -1, -1, slots.keys.shape[3])
     keys, inverse = slots.keys.gather(2, index).float(), slots.notes["inverse_norm"]
-    slots.memory.unit_sum -= inverse.gather(2, losers)[:, :, None] @ keys
+    slots.unit_sum = slots.unit_sum - inverse.gather(2, losers)[:, :, None] @ keys
     return losers
 
 
@@ -156,6 +160,14 @@ class ValueAware(KeyDiversity):
     notes: ClassVar[tuple[str, ...]] = ("inverse_norm", "value")
     weight: float = 0.5
     """Of the size of values against that of similarities, both in standard deviations."""
+
+    def __post_init__(self) -> None:
+        """See Bounded."""
+        super().__post_init__()
+        if not math.isfinite(self.weight):
+            raise ConfigError(
+                f"memory policy {self.name!r}: weight is a finite number, got {self.weight}"
+            )
 
     def arrive(self, slots: Slots) -> None:
         """Note the 1-norm of new values too."""
@@ -254,8 +266,8 @@ class Merge(KeyDiversity):
         )
         sums = _collected(taken_in @ _dealt(values, parts, 0), num_leaving)
         total = sums - count[..., None] * targets
-        slots.memory.set_values(nearest, targets + total / after[..., None])
-        slots.notes["log_count"].scatter_(2, nearest, after.log())
+        slots.values_at, slots.new_values = nearest, targets + total / after[..., None]
+        slots.notes["log_count"] = slots.notes["log_count"].scatter(2, nearest, after.log())
 
     def _nearest(
         self, slots: Slots, leaving: Int[Tensor, "b h p"], kept: Bool[Tensor, "b h c"] | None

@@ -25,11 +25,11 @@ class FrameCover(Bounded):
     whole_frames: ClassVar[bool] = True
 
     def losers(self, slots: Slots, count: int) -> Int[Tensor, "b heads count"]:
-        """All tokens of one frame, in all heads."""
-        p = slots.num_new
-        alike = likeness(slots)  # b f f
-        worst = self.redundant(alike, slots.order[:, 0, ::p]).argmax(dim=-1)
-        return (worst[:, None, None] * p + torch.arange(p, device=worst.device))[..., :count]
+        """All tokens of one frame, or of several, in all heads."""
+        p = slots.per_frame
+        redundant = self.redundant(likeness(slots), slots.order[:, 0, ::p])
+        worst = redundant.topk(count // p, dim=-1).indices[:, None, :, None]
+        return (worst * p + torch.arange(p, device=worst.device)).flatten(2)
 
     def redundant(
         self, alike: Float[Tensor, "b f f"], order: Int[Tensor, "b f"]
@@ -72,6 +72,6 @@ class Coverage(FrameCover):
 
 def likeness(slots: Slots) -> Float[Tensor, "b f f"]:
     """Mean over heads of the cosine between mean keys, of all pairs of frames."""
-    frames = slots.keys.unflatten(2, (-1, slots.num_new)).mean(dim=3, dtype=torch.float32)
+    frames = slots.keys.unflatten(2, (-1, slots.per_frame)).mean(dim=3, dtype=torch.float32)
     unit = frames / frames.norm(dim=-1, keepdim=True).clamp_min(1e-12)  # b h f d
     return (unit @ unit.transpose(2, 3)).mean(dim=1)

@@ -53,13 +53,13 @@ class AttentionMass(Bounded):
         """Add the attention that the newest frame gave."""
         assert slots.queries is not None, "attention comes first"
         every = max(1, slots.queries.shape[2] // ASKED)
-        asked = slots.queries[:, :, ::every]
+        asked = slots.queries[:, :, ::every].to(slots.keys.dtype)  # codes are read as float32
         scale = asked.shape[-1] ** -0.5
         past = (asked @ slots.keys.transpose(2, 3)).float() * scale  # b h g c
         anchors = (asked @ slots.anchors.transpose(2, 3)).float() * scale
         total = torch.cat([past, anchors], dim=3).logsumexp(dim=3, keepdim=True)
-        slots.notes["mass"].add_((past - total).exp().mean(dim=2))
-        slots.notes["seen"].add_(1)
+        slots.notes["mass"] = slots.notes["mass"] + (past - total).exp().mean(dim=2)
+        slots.notes["seen"] = slots.notes["seen"] + 1
 
     def losers(self, slots: Slots, count: int) -> Int[Tensor, "b heads count"]:
         """Those with the smallest mean."""

@@ -158,7 +158,8 @@ def _value(policy: str, key: str, text: str, kind: Any) -> Any:  # noqa: ANN401
         try:
             return number(text)
         except ValueError:
+            what = "number" if number is float else "whole number"
             raise ConfigError(
-                f"memory policy {policy!r}: {key} is a number, got {text!r}"
+                f"memory policy {policy!r}: {key} is a {what}, got {text!r}"
             ) from None
     return text

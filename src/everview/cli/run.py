@@ -133,7 +133,7 @@ def planned(
     network: "Network", config: "RunConfig", observer: "Observer",
     size: tuple[int, int], num_frames: int | None,
 ) -> "RunConfig":  # fmt: skip
-    """The same settings with a policy that fits, and what the limit leaves for the past.
+    """The same settings with a policy that fits, and what the limit leaves for a past that grows.
 
     Raises:
         NotEnoughMemoryError: if nothing fits.
@@ -145,7 +145,8 @@ def planned(
         network, size, memory=config.memory, limit=config.memory_limit, num_frames=num_frames,
         extra_bytes=RUN_BYTES,
     )  # fmt: skip
-    return replace(config, planned=plan.memory, memory_limit=plan.room_bytes)
+    room = plan.room_bytes if plan.tokens is None else None  # a bounded one takes what it says
+    return replace(config, planned=plan.memory, memory_limit=room)
 
 
 def check_source(source: str) -> None:

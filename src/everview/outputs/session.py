@@ -175,7 +175,8 @@ class _Run:
         limit = self._config.memory_limit
         if manifest is None:
             return self._go_through(self._resume(), MemoryGuard(limit, None), None)
-        guard = MemoryGuard(limit, self._reader.num_frames_hint)
+        is_planned = self._config.planned is not None  # what fits was found out already
+        guard = MemoryGuard(limit, None if is_planned else self._reader.num_frames_hint)
         with memory_errors(_TOO_LITTLE_FOR_ALL if self._config.batch else _TOO_LITTLE_FOR_FIRST):
             results = self._results(0, None)
             beginning = _beginning(results, guard)
@@ -259,7 +260,7 @@ def _beginning(results: Iterator[FrameResult], guard: MemoryGuard) -> list[Frame
     """
     seen = []
     for result in itertools.islice(results, LOOK_AHEAD):
-        guard.check(result)
+        guard.check(result, is_saved=False)
         seen.append(result)
         if result.prediction is not None:
             break

@@ -18,7 +18,7 @@ class RunConfig:
     memory_limit: int | None = None
     """Bytes that the stream's past may take; None: as much as there is."""
     planned: str | None = None
-    """The policy that a plan chose for `auto`, see `everview.pipeline.plan`."""
+    """The policy that a plan found to fit, see `everview.pipeline.plan`."""
     every: int = 1
     """Take each n-th frame."""
     fps: float | None = None

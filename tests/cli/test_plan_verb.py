@@ -1,0 +1,32 @@
+import json
+
+import pytest
+
+from everview.cli.main import main
+from everview.outputs.recording import Recording
+from everview.pipeline import plan as plans
+
+POLICIES = [
+    "auto", "window:tokens=20000", "key_diversity:tokens=8000,bits=8", "full", "full:bits=8",
+]  # fmt: skip
+"""Far larger than the source, so that most of what is reserved is never written."""
+
+
+@pytest.fixture
+def steady_rehearsal(monkeypatch):
+    """The part of a plan that is measured, the same every time."""
+    measured = plans._Rehearsal(base_bytes=10**8, step_bytes=10**7, seconds=0.1)
+    monkeypatch.setattr(plans, "_rehearse", lambda *_: measured)
+
+
+@pytest.mark.usefixtures("small_previews", "steady_rehearsal")
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_run_goes_through_with_what_its_plan_says(make_images, model_folder, tmp_path, policy):
+    source, out = make_images(5), tmp_path / "out"
+    options = ["--model", model_folder, "--memory", policy]
+    assert main(["plan", source, *options, "-o", str(tmp_path / "plan.json")]) == 0
+    peak = json.loads((tmp_path / "plan.json").read_text())["peak_bytes"]
+    limit = ["--memory-limit", str(peak)]
+    assert main(["plan", source, *options, *limit]) == 0
+    assert main(["run", source, *options, *limit, "-o", str(out)]) == 0
+    assert len(Recording.open(out)) == 5

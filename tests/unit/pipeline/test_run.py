@@ -212,7 +212,7 @@ def test_a_live_source_is_stopped_when_the_limit_is_passed():
     guard = MemoryGuard(1000, None)
     guard.check(_after(600))
     guard.check(_results(_frame(1, "black"))[0])
-    with pytest.raises(NotEnoughMemoryError, match="after frame 5, .*; all frames so far are"):
+    with pytest.raises(NotEnoughMemoryError, match=r"after frame 5, .*; all frames so far are"):
         guard.check(_after(1200))
     with pytest.raises(NotEnoughMemoryError, match="nothing has been written yet") as caught:
         guard.check(_after(1200), is_saved=False)

@@ -1,5 +1,8 @@
 """What a plan says is what a stream takes."""
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -9,6 +12,7 @@ from everview.errors import ConfigError, NotEnoughMemoryError
 from everview.memory import POLICIES
 from everview.model.network import build
 from everview.model.presets import presets
+from everview.pipeline import plan as plans
 from everview.pipeline.plan import make_plan
 
 SIZE = (28, 42)
@@ -40,8 +44,10 @@ def test_a_policy_that_grows_has_no_end_where_the_length_is_unknown(network):
 
 def test_auto_takes_bits_away_before_tokens(network, monkeypatch):
     rehearsal = make_plan(network, SIZE)
-    measured = type("R", (), {"base_bytes": 1000, "step_bytes": 100, "seconds": 0.1})()
-    monkeypatch.setattr("everview.pipeline.plan._rehearse", lambda *_: measured)
+    measured = plans._Rehearsal(base_bytes=1000, step_bytes=100, seconds=0.1)
+    nothing = plans._Trial(scratch_bytes=0, seconds=0.1)
+    monkeypatch.setattr(plans, "_rehearse", lambda *_: measured)
+    monkeypatch.setattr(plans, "_try_layer", lambda *_: nothing)
     needed = {}
     for bits in ("", ",bits=8", ",bits=4"):
         plan = make_plan(network, SIZE, memory=f"key_diversity:tokens=8000{bits}")
@@ -68,8 +74,8 @@ def test_what_cannot_fit_is_refused_with_what_would(network):
 
 
 def test_the_least_that_is_named_does_fit(network, monkeypatch):
-    measured = type("R", (), {"base_bytes": 10**8, "step_bytes": 100, "seconds": 0.1})()
-    monkeypatch.setattr("everview.pipeline.plan._rehearse", lambda *_: measured)
+    measured = plans._Rehearsal(base_bytes=10**8, step_bytes=100, seconds=0.1)
+    monkeypatch.setattr(plans, "_rehearse", lambda *_: measured)
     with pytest.raises(NotEnoughMemoryError) as caught:
         make_plan(network, SIZE, limit=1000)
     least = int(str(caught.value).partition("--memory-limit ")[2].partition("MB")[0])
@@ -82,12 +88,41 @@ def test_a_network_that_sees_all_at_once_has_no_plan():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("text", ["merge:tokens=40000,bits=4", "window:tokens=40000,bits=4"])
+def test_what_forgetting_takes_for_a_moment_is_part_of_the_plan(text):
+    """Of a stream whose memory is full, in a process of its own: steps of the bundled model."""
+    code = """
+import json, sys
+import torch
+from everview.memory.policies import parse
+from everview.pipeline.peak import PeakMemory
+from everview.pipeline.plan import make_plan
+from everview.weights.load import load
+network, text, image = load("mini", device="cpu"), sys.argv[1], torch.rand(3, 140, 140)
+plan = make_plan(network, (140, 140), memory=text)
+stream, peak = network.stream(text), PeakMemory(network.device)
+with torch.no_grad():
+    stream.step(image)
+    for memory in stream._state.layers:
+        b, h, p, d = memory.read_keys().shape
+        while (missing := plan.tokens - memory.num_tokens) > 0:
+            new = torch.randn(2, b, h, min(5 * p, missing), d)
+            memory.append(*new)
+            memory.settle()
+    peak.reset()
+    for _ in range(3):
+        stream.step(image)
+print(json.dumps([plan.peak_bytes, peak.peak]))
+"""
+    command = [sys.executable, "-c", code, text]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    predicted, measured = json.loads(done.stdout)
+    assert 0.9 < predicted / measured < 1.1, (predicted, measured)
+
+
+@pytest.mark.slow
 def test_the_predicted_peak_is_within_a_tenth_of_the_measured_one(tmp_path):
     """Of a whole run of the bundled model, in a process of its own."""
-    import json
-    import subprocess
-    import sys
-
     code = """
 import json, sys
 from importlib.resources import files

@@ -30,3 +30,16 @@ def test_a_run_goes_through_with_what_its_plan_says(make_images, model_folder, t
     assert main(["plan", source, *options, *limit]) == 0
     assert main(["run", source, *options, *limit, "-o", str(out)]) == 0
     assert len(Recording.open(out)) == 5
+
+
+@pytest.mark.slow
+def test_the_limit_that_a_refusal_names_is_enough_the_next_time(make_images, start):
+    call = ["plan", make_images(3)]
+    refused = start(*call, "--memory-limit", "100MB")
+    error = refused.communicate()[1]
+    assert refused.returncode == 4
+    named = error.partition("--memory-limit ")[2].partition("MB")[0] + "MB"
+    for _ in range(3):
+        again = start(*call, "--memory-limit", named)
+        error = again.communicate()[1]
+        assert again.returncode == 0, error

@@ -43,9 +43,9 @@ class Plan:
 
     def run(self) -> int:
         """Return the exit code."""
-        from everview.outputs.session import source_size
+        from everview.outputs.session import recording_bytes, source_size
         from everview.pipeline.config import RunConfig
-        from everview.pipeline.plan import RUN_BYTES, make_plan
+        from everview.pipeline.plan import make_plan
         from everview.weights.load import load
 
         limit = None if self.memory_limit is None else bytes_from_text(self.memory_limit)
@@ -55,7 +55,7 @@ class Plan:
         size, num_frames = source_size(network, self.source, config)
         plan = make_plan(
             network, size, memory=self.memory, limit=limit, num_frames=num_frames,
-            extra_bytes=RUN_BYTES,
+            extra_bytes=recording_bytes(size, num_frames),
         )  # fmt: skip
         sys.stdout.write(_as_text(plan, num_frames))
         if self.out is not None:

@@ -138,15 +138,20 @@ def planned(
     Raises:
         NotEnoughMemoryError: if nothing fits.
     """
-    from everview.pipeline.plan import RUN_BYTES, make_plan
+    from everview.outputs.fusion import cloud_bytes, points_within
+    from everview.outputs.session import recording_bytes
+    from everview.pipeline.plan import make_plan
 
     observer.phase("planning")
     plan = make_plan(
         network, size, memory=config.memory, limit=config.memory_limit, num_frames=num_frames,
-        extra_bytes=RUN_BYTES,
+        extra_bytes=recording_bytes(size, num_frames),
     )  # fmt: skip
+    assert plan.limit is not None, "a run without a limit has no plan"
+    spare = 0 if plan.peak_bytes is None else plan.limit - plan.peak_bytes
+    points = points_within(cloud_bytes(size, num_frames) + spare)
     room = plan.room_bytes if plan.tokens is None else None  # a bounded one takes what it says
-    return replace(config, planned=plan.memory, memory_limit=room)
+    return replace(config, planned=plan.memory, memory_limit=room, max_points=points)
 
 
 def check_source(source: str) -> None:

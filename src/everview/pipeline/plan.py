@@ -32,9 +32,6 @@ MARGIN = 1.03
 """Of what a message names: the same process measures a few MB more or less the next time."""
 SMALLER = (0.75, 0.5, 0.35)
 """Widths that are tried where nothing fits, as shares of the one that was asked for."""
-RUN_BYTES = 110_000_000
-"""What recording takes beside the network: decoder, encoder, disk format, the cloud of a room.
-Measured (slow test of this module); not part of a bare stream."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,7 +117,7 @@ def make_plan(
             they fit, else in 8 or 4 bits, else with as many tokens as fit.
         limit: bytes of the whole process, or of a GPU's memory; None: as much as there is.
         num_frames: length of the source, for policies that grow; None if unknown.
-        extra_bytes: what the program takes besides; `RUN_BYTES` for a recorder.
+        extra_bytes: what the program takes besides, such as a recorder.
 
     Raises:
         ConfigError: if the network is not causal or the policy cannot hold a frame.

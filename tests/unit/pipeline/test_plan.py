@@ -121,30 +121,41 @@ print(json.dumps([plan.peak_bytes, peak.peak]))
 
 
 @pytest.mark.slow
-def test_the_predicted_peak_is_within_a_tenth_of_the_measured_one(tmp_path):
+@pytest.mark.parametrize(
+    ("memory", "size", "fusion"),
+    [
+        ("key_diversity:frames=20", 140, {}),
+        ("key_diversity:tokens=30000", 140, {}),
+        ("full", 140, {}),
+        # voxels so small that none is seen twice, until the cloud is full
+        ("key_diversity:frames=20", 280, {"voxel_fraction": 1e-4, "max_points": 500_000}),
+    ],
+)
+def test_the_predicted_peak_is_within_a_tenth_of_the_measured_one(tmp_path, memory, size, fusion):
     """Of a whole run of the bundled model, in a process of its own."""
     code = """
 import json, sys
 from importlib.resources import files
 from everview.cli.main import main
+from everview.outputs.fusion import FusionConfig
 from everview.pipeline.peak import PeakMemory
 import torch
 clip = str(files("everview") / "assets/clips/office.mp4")
-memory, out = sys.argv[1:]
+memory, size, fusion, out = sys.argv[1:]
+FusionConfig.__init__.__kwdefaults__.update(json.loads(fusion))
 if out:
-    assert main(["run", clip, "-o", out, "--memory", memory]) == 0
+    assert main(["run", clip, "-o", out, "--memory", memory, "--size", size]) == 0
     print(json.dumps(PeakMemory(torch.device("cpu")).peak))
 else:
-    assert main(["plan", clip, "--memory", memory, "-o", "plan.json"]) == 0
+    assert main(["plan", clip, "--memory", memory, "--size", size, "-o", "plan.json"]) == 0
 """
-    for memory in ("key_diversity:frames=20", "key_diversity:tokens=30000", "full"):
-        run, plan = (
-            subprocess.run(
-                [sys.executable, "-c", code, memory, out], cwd=tmp_path, capture_output=True,
-                text=True, check=True,
-            )
-            for out in (str(tmp_path / memory.replace(":", "_")), "")
-        )  # fmt: skip
-        measured = json.loads(run.stdout.splitlines()[-1])
-        predicted = json.loads((tmp_path / "plan.json").read_text())["peak_bytes"]
-        assert 0.9 < predicted / measured < 1.1, (memory, predicted, measured, plan.stdout)
+    run, plan = (
+        subprocess.run(
+            [sys.executable, "-c", code, memory, str(size), json.dumps(fusion), out], cwd=tmp_path,
+            capture_output=True, text=True, check=True,
+        )
+        for out in (str(tmp_path / "out"), "")
+    )  # fmt: skip
+    measured = json.loads(run.stdout.splitlines()[-1])
+    predicted = json.loads((tmp_path / "plan.json").read_text())["peak_bytes"]
+    assert 0.9 < predicted / measured < 1.1, (memory, predicted, measured, plan.stdout)

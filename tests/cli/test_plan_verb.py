@@ -32,6 +32,30 @@ def test_a_run_goes_through_with_what_its_plan_says(make_images, model_folder, t
     assert len(Recording.open(out)) == 5
 
 
+@pytest.mark.usefixtures("steady_rehearsal")
+def test_a_plan_is_for_the_frames_that_the_run_would_take(make_images, model_folder, capsys):
+    options = ["--every", "2", "--start", "1", "--end", "8", "--size", "42", "--stream", "0"]
+    assert main(["plan", make_images(10), "--model", model_folder, *options]) == 0
+    text = capsys.readouterr().out
+    assert "x42 pixels" in text
+    assert "4 frames, about" in text
+    assert main(["plan", make_images(3, "more"), "--model", model_folder, "--every", "0"]) == 2
+    assert "every must be 1 or more" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("steady_rehearsal")
+@pytest.mark.parametrize(("num_frames", "past"), [(3, 33), (10**6, 40_000), (None, 40_000)])
+def test_the_time_is_that_of_the_past_that_a_source_fills(tiny, monkeypatch, num_frames, past):
+    def linear(policy, shape, tokens):
+        return plans._Trial(scratch_bytes=0, seconds=0.001 * tokens)
+
+    monkeypatch.setattr(plans, "_try_layer", linear)
+    memory = "key_diversity:tokens=40000"
+    plan = plans.make_plan(tiny, (28, 42), memory=memory, num_frames=num_frames)
+    longer = 0.001 * (past - 2 * plan.frame_tokens)
+    assert plan.seconds_per_frame == pytest.approx(0.1 + tiny.config.aggregator.depth * longer)
+
+
 @pytest.mark.slow
 def test_the_limit_that_a_refusal_names_is_enough_the_next_time(make_images, start):
     call = ["plan", make_images(3)]

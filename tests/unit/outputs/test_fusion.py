@@ -132,7 +132,7 @@ def test_settings_that_leave_nothing_are_refused(field):
     ("frames", "step", "max_points"), [(400, 5.0, 1_000_000), (200, 2.0, 500_000)]
 )
 def test_the_bytes_of_a_full_cloud_are_predicted(frames, step, max_points):
-    """Peak of a process that fuses slanted planes, each beside the last, until the cloud is full."""
+    """Peak of a process that fuses waves, each beside the last, until the cloud is full."""
     code = """
 import json, sys
 import numpy as np, torch

@@ -30,6 +30,8 @@ TIMED = 3
 """Repetitions of a timed frame; the fastest counts."""
 MARGIN = 1.03
 """Of what a message names: the same process measures a few MB more or less the next time."""
+SHARES = (1.0, 0.9, 0.0)
+"""Of what is free beside two frames, tried in turn, as what a step takes is not quite linear."""
 SMALLER = (0.75, 0.5, 0.35)
 """Widths that are tried where nothing fits, as shares of the one that was asked for."""
 
@@ -222,9 +224,10 @@ class _Planner:
         low = self._reserved_peak(policy, least)
         most = max(least + 1, policy.tokens or 0)
         per_token = (self._reserved_peak(policy, most) - low) / (most - least)
-        tokens = least + int((limit - low) / per_token)
-        if tokens >= least:
-            yield replace(policy, tokens=min(tokens, most))
+        more = min(limit - low, per_token * (most - least)) / per_token
+        if more >= 0:
+            for share in SHARES:
+                yield replace(policy, tokens=least + int(share * more))
 
     def _reserved_peak(self, policy: Bounded, tokens: int) -> int:
         """Peak with another budget, all of it taken."""

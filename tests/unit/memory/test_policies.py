@@ -26,8 +26,27 @@ def test_text_and_policy_are_the_same_thing():
 
 def test_auto_is_bounded_and_smaller_where_little_is_free():
     assert parse("auto") == automatic()
-    assert automatic(1000, 40_000_000).tokens == automatic().tokens == 8000
-    assert automatic(1000, 4_000_000).tokens == 1000
+    assert automatic(free_bytes=40_000_000, values=250).tokens == automatic().tokens == 8000
+    assert automatic(free_bytes=4_000_000, values=250).tokens == 1000
+
+
+def test_auto_keeps_two_frames_however_little_memory_is_free():
+    def least(free_bytes):
+        return automatic(free_bytes=free_bytes, values=256, per_frame=100)
+
+    assert (least(10**6).tokens, least(10**6).bits) == (244, None)
+    assert (least(500_000).tokens, least(500_000).bits) == (459, 8)
+    assert (least(200_000).tokens, least(200_000).bits) == (347, 4)
+    nothing = least(0)
+    assert nothing.bits == 4
+    assert nothing.tokens_for(5000) == 10_000
+    assert parse(nothing.text) == nothing
+
+
+def test_of_tokens_and_frames_the_larger_budget_counts():
+    both = parse("window:tokens=100,frames=3")
+    assert both.tokens_for(20) == 100
+    assert both.tokens_for(50) == 150
 
 
 @pytest.mark.parametrize(
@@ -37,7 +56,6 @@ def test_auto_is_bounded_and_smaller_where_little_is_free():
         ("full:tokens=3", "no option 'tokens'; its options are bits"),
         ("window:frame=3", "no option 'frame'; its options are tokens, frames, camera"),
         ("window", "needs a budget: window:tokens=8000"),
-        ("window:tokens=5,frames=3", "needs a budget"),
         ("window:tokens=many", "tokens is a number, got 'many'"),
         ("window:tokens=0", "tokens must be >= 1, got 0"),
         ("random:frames=1", "frames must be >= 2, got 1"),

@@ -50,12 +50,12 @@ def test_auto_takes_bits_away_before_tokens(network, monkeypatch):
     monkeypatch.setattr(plans, "_try_layer", lambda *_: nothing)
     needed = {}
     for bits in ("", ",bits=8", ",bits=4"):
-        plan = make_plan(network, SIZE, memory=f"key_diversity:tokens=8000{bits}")
+        plan = make_plan(network, SIZE, memory=f"key_diversity:tokens=8000,frames=2{bits}")
         needed[bits] = plan.peak_bytes
     assert rehearsal.tokens == 8000
     for bits, limit in needed.items():
         chosen = make_plan(network, SIZE, limit=limit)
-        assert chosen.memory == f"key_diversity:tokens=8000{bits}"
+        assert chosen.memory == f"key_diversity:tokens=8000,frames=2{bits}"
         assert make_plan(network, SIZE, limit=limit - 1).memory != chosen.memory
     below = make_plan(network, SIZE, limit=needed[",bits=4"] // 2)
     assert below.bits == 8

@@ -34,7 +34,7 @@ class TokenShape:
 def memory_bytes(
     policy: MemoryPolicy, shape: TokenShape, *, num_frames: int | None, written: bool = False
 ) -> int | None:
-    """Bytes that all layers reserve in the end; exact.
+    """Bytes that all layers reserve in the end; exact, or with `budget=adaptive` the most.
 
     layers * ((budget + per_frame) * bytes of a token + bytes of the scales) for a bounded policy.
     `full` doubles its storage, so it has room for a power of two of frames.
@@ -52,7 +52,7 @@ def memory_bytes(
     """
     most = None if num_frames is None else num_frames * shape.per_frame
     if isinstance(policy, Bounded):
-        room = policy.tokens_for(shape.per_frame) + shape.per_frame
+        room = policy.most_tokens(shape.per_frame, shape.layers) + shape.per_frame
         small = dataclasses.replace(policy, tokens=SAMPLE * shape.per_frame, frames=None)
         sample = small.layer_memory(0), (SAMPLE + 1) * shape.per_frame
     elif most is None:

@@ -36,6 +36,21 @@ def test_the_bytes_of_a_stream_are_predicted_exactly(network, text):
     assert plan.state_bytes == stream.report().state_bytes
 
 
+def test_layers_that_share_take_no_more_than_is_planned(network, monkeypatch):
+    monkeypatch.setattr("everview.memory.policies.diversity.SHARED_EVERY", 2)
+    text, uniform = "key_diversity:frames=4,budget=adaptive,camera=5", "key_diversity:frames=4"
+    stream = network.stream(text)
+    for image in torch.rand(13, 3, *SIZE):
+        stream.step(image)
+        for number, memory in enumerate(stream._state.layers):  # each has its turn
+            if memory.score is not None:
+                memory.score.fill_(float(number != stream._state.num_frames // 3 % 2))
+    taken = stream.report().state_bytes
+    assert taken > make_plan(network, SIZE, memory=f"{uniform},camera=5").state_bytes
+    plan = make_plan(network, SIZE, memory=text)
+    assert taken <= plan.state_bytes
+
+
 def test_a_policy_that_grows_has_no_end_where_the_length_is_unknown(network):
     plan = make_plan(network, SIZE, memory="full", limit=1, num_frames=None)
     assert plan.state_bytes is None

@@ -104,6 +104,10 @@ class Bounded(ABC):
             )
         return budget
 
+    def most_tokens(self, per_frame: int, layers: int) -> int:  # noqa: ARG002
+        """The most that one of so many layers ever holds after a frame."""
+        return self.tokens_for(per_frame)
+
     def shrunk(self, per_frame: int) -> "Bounded | None":
         """The same with three quarters of the budget; None if there is nothing to take.
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from everview.cli.run import bytes_from_text, check_source
+from everview.cli.run import StreamOptions, check_source
 
 if TYPE_CHECKING:
     from everview.pipeline.plan import Plan as Found
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(StreamOptions):
     """Say what a run would take before it begins: memory at its peak, and seconds per frame.
 
     Loads the model and rehearses two steps at the source's size. With --memory-limit and
@@ -24,38 +24,22 @@ class Plan:
     Exit codes: 0 it fits, 2 the call is wrong, 3 the input cannot be used, 4 it does not fit.
     """
 
-    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """What would be read; see `everview run`."""
-    memory_limit: Annotated[str | None, tyro.conf.arg(metavar="BYTES")] = None
-    """Most that the whole process may take (on a GPU: of its memory), such as 6GB."""
-    model: Annotated[str, tyro.conf.arg(metavar="MODEL")] = "mini"
-    """Bundled name, Hugging Face id, or path of a checkpoint."""
-    memory: Annotated[str, tyro.conf.arg(metavar="POLICY")] = "auto"
-    """What the stream remembers (POLICY:key=value,...)."""
-    precision: Annotated[str, tyro.conf.arg(metavar="PRECISION")] = "auto"
-    """float32, bfloat16, float16, int8 or int4; auto is float32 on a CPU and bfloat16 on CUDA."""
-    device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "auto"
-    """cpu, cuda, cuda:1, mps; auto takes the fastest there is."""
-    size: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
-    """Width of what the network sees, a multiple of 14; by default what it was made for."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
     """JSON file to write beside what is printed."""
 
     def run(self) -> int:
         """Return the exit code."""
-        from everview.outputs.session import source_size
-        from everview.pipeline.config import RunConfig
-        from everview.pipeline.plan import RUN_BYTES, make_plan
+        from everview.outputs.session import recording_bytes, source_size
+        from everview.pipeline.plan import make_plan
         from everview.weights.load import load
 
-        limit = None if self.memory_limit is None else bytes_from_text(self.memory_limit)
-        config = RunConfig(memory=self.memory, memory_limit=limit, size=self.size)
+        config = self.config()
         check_source(self.source)
         network = load(self.model, device=self.device, precision=self.precision)
         size, num_frames = source_size(network, self.source, config)
         plan = make_plan(
-            network, size, memory=self.memory, limit=limit, num_frames=num_frames,
-            extra_bytes=RUN_BYTES,
+            network, size, memory=config.memory, limit=config.memory_limit,
+            num_frames=num_frames, extra_bytes=recording_bytes(size, num_frames),
         )  # fmt: skip
         sys.stdout.write(_as_text(plan, num_frames))
         if self.out is not None:

@@ -5,7 +5,7 @@ import signal
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -30,22 +30,11 @@ UNITS = {"": 1, "B": 1} | {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """Turn a video into a recording: camera poses, depth, a coloured cloud and a preview.
-
-    SOURCE is a video file, a folder of images (or one that holds images/), a pattern such as
-    "shots/*.png", a camera's number, or an address such as rtsp://host/path.
-
-    The recording is complete at every moment: kill the run and go on later with --resume.
-
-    Exit codes: 0 done, 2 the call is wrong, 3 the input cannot be used, 4 not enough memory,
-    130 stopped with Ctrl-C, everything saved.
-    """
+class StreamOptions:
+    """What is read, and how it goes through a network; the same for `run` and `plan`."""
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """What to read."""
-    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = None
-    """Folder of the recording, new or empty; by default NAME_everview, in the current folder."""
     model: Annotated[str, tyro.conf.arg(metavar="MODEL")] = "mini"
     """Bundled name, Hugging Face id, or path of a checkpoint; see `everview models`."""
     memory: Annotated[str, tyro.conf.arg(metavar="POLICY")] = "auto"
@@ -69,6 +58,39 @@ class Run:
     """Width of what the network sees, a multiple of 14; by default what it was made for."""
     stream: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """Which video stream of a file with several."""
+
+    def config(self, **others: Any) -> "RunConfig":  # noqa: ANN401
+        """As the pipeline takes it, with settings of one verb."""
+        from everview.pipeline.config import RunConfig
+
+        return RunConfig(
+            memory=self.memory,
+            memory_limit=None if self.memory_limit is None else bytes_from_text(self.memory_limit),
+            every=self.every,
+            fps=self.fps,
+            start=self.start,
+            end=self.end,
+            size=self.size,
+            stream=self.stream,
+            **others,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(StreamOptions):
+    """Turn a video into a recording: camera poses, depth, a coloured cloud and a preview.
+
+    SOURCE is a video file, a folder of images (or one that holds images/), a pattern such as
+    "shots/*.png", a camera's number, or an address such as rtsp://host/path.
+
+    The recording is complete at every moment: kill the run and go on later with --resume.
+
+    Exit codes: 0 done, 2 the call is wrong, 3 the input cannot be used, 4 not enough memory,
+    130 stopped with Ctrl-C, everything saved.
+    """
+
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = None
+    """Folder of the recording, new or empty; by default NAME_everview, in the current folder."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """Go on with the recording in DIR, with the same other options as before."""
     checkpoint_every: Annotated[int | None, tyro.conf.arg(metavar="FRAMES")] = None
@@ -88,20 +110,7 @@ class Run:
                 "points.ply in the recording"
             )
         out = self.out or default_folder(self.source)
-        from everview.pipeline.config import RunConfig
-
-        config = RunConfig(
-            memory=self.memory,
-            memory_limit=None if self.memory_limit is None else bytes_from_text(self.memory_limit),
-            every=self.every,
-            fps=self.fps,
-            start=self.start,
-            end=self.end,
-            size=self.size,
-            stream=self.stream,
-            batch=self.batch,
-            checkpoint_every=self.checkpoint_every,
-        )
+        config = self.config(batch=self.batch, checkpoint_every=self.checkpoint_every)
         return self._record(out, config)
 
     def _record(self, out: Path, config: "RunConfig") -> int:
@@ -133,19 +142,25 @@ def planned(
     network: "Network", config: "RunConfig", observer: "Observer",
     size: tuple[int, int], num_frames: int | None,
 ) -> "RunConfig":  # fmt: skip
-    """The same settings with a policy that fits, and what the limit leaves for the past.
+    """The same settings with a policy that fits, and what the limit leaves for a past that grows.
 
     Raises:
         NotEnoughMemoryError: if nothing fits.
     """
-    from everview.pipeline.plan import RUN_BYTES, make_plan
+    from everview.outputs.fusion import cloud_bytes, points_within
+    from everview.outputs.session import recording_bytes
+    from everview.pipeline.plan import make_plan
 
     observer.phase("planning")
     plan = make_plan(
         network, size, memory=config.memory, limit=config.memory_limit, num_frames=num_frames,
-        extra_bytes=RUN_BYTES,
+        extra_bytes=recording_bytes(size, num_frames),
     )  # fmt: skip
-    return replace(config, planned=plan.memory, memory_limit=plan.room_bytes)
+    assert plan.limit is not None, "a run without a limit has no plan"
+    spare = 0 if plan.peak_bytes is None else plan.limit - plan.peak_bytes
+    points = points_within(cloud_bytes(size, num_frames) + spare)
+    room = plan.room_bytes if plan.tokens is None else None  # a bounded one takes what it says
+    return replace(config, planned=plan.memory, memory_limit=room, max_points=points)
 
 
 def check_source(source: str) -> None:

@@ -1,6 +1,7 @@
 """What a policy's memory takes, before it is taken."""
 
 import dataclasses
+import math
 import time
 
 import torch
@@ -11,8 +12,8 @@ from everview.memory.policies.bounded import Bounded
 
 SAMPLE = 2
 """Frames' worth of tokens from which bytes per token are taken."""
-TIMED = 3
-"""Repetitions of a timed frame; the fastest counts."""
+PIECES = 16
+"""Appends by which a memory is filled."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +34,7 @@ class TokenShape:
 def memory_bytes(
     policy: MemoryPolicy, shape: TokenShape, *, num_frames: int | None, written: bool = False
 ) -> int | None:
-    """Bytes that all layers reserve in the end; exact.
+    """Bytes that all layers reserve in the end; exact, or with `budget=adaptive` the most.
 
     layers * ((budget + per_frame) * bytes of a token + bytes of the scales) for a bounded policy.
     `full` doubles its storage, so it has room for a power of two of frames.
@@ -51,7 +52,7 @@ def memory_bytes(
     """
     most = None if num_frames is None else num_frames * shape.per_frame
     if isinstance(policy, Bounded):
-        room = policy.tokens_for(shape.per_frame) + shape.per_frame
+        room = policy.most_tokens(shape.per_frame, shape.layers) + shape.per_frame
         small = dataclasses.replace(policy, tokens=SAMPLE * shape.per_frame, frames=None)
         sample = small.layer_memory(0), (SAMPLE + 1) * shape.per_frame
     elif most is None:
@@ -64,17 +65,19 @@ def memory_bytes(
     return shape.layers * (tokens * per_token + fixed)
 
 
-def seconds_per_frame(policy: MemoryPolicy, shape: TokenShape, tokens: int) -> float:
-    """Measured seconds that one layer takes for a frame: attention to `tokens`, and forgetting."""
+def filled(policy: MemoryPolicy, shape: TokenShape, tokens: int) -> LayerMemory:
+    """The memory of one layer with so many random tokens in it, at least those of a frame."""
     memory = policy.layer_memory(0)
-    _timed_frame(memory, shape, shape.per_frame)
-    if tokens > shape.per_frame:
-        _timed_frame(memory, shape, tokens - shape.per_frame)
-    return min(_timed_frame(memory, shape, shape.per_frame) for _ in range(TIMED))
+    timed_frame(memory, shape)
+    piece = shape.per_frame * math.ceil(tokens / shape.per_frame / PIECES)
+    while memory.num_tokens < tokens:
+        timed_frame(memory, shape, tokens=min(piece, tokens - memory.num_tokens))
+    return memory
 
 
-def _timed_frame(memory: LayerMemory, shape: TokenShape, tokens: int) -> float:
-    keys, values = (_random(shape, tokens) for _ in range(2))
+def timed_frame(memory: LayerMemory, shape: TokenShape, *, tokens: int | None = None) -> float:
+    """Seconds of a random frame in one layer: attention to all that is held, and forgetting."""
+    keys, values = (_random(shape, tokens or shape.per_frame) for _ in range(2))
     queries = _random(shape, shape.per_frame)
     _wait(shape.device)
     started = time.perf_counter()

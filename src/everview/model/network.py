@@ -238,8 +238,13 @@ class Network(nn.Module):
         if text != "auto":
             return parse(text)
         agg = self.config.aggregator
-        token_bytes = 2 * agg.depth * agg.embed_dim * self.precision.itemsize
-        return automatic(token_bytes, free_memory(self.device))
+        patches = (self.input_size // self.config.patch_size) ** 2
+        return automatic(
+            free_bytes=free_memory(self.device),
+            values=2 * agg.depth * agg.embed_dim,
+            value_bytes=self.precision.itemsize,
+            per_frame=1 + agg.num_register_tokens + patches,
+        )
 
     def resume(self, path: str | Path) -> Stream:
         """Go on with a stream that `Stream.save` wrote.

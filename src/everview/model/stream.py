@@ -32,6 +32,8 @@ class StreamReport:
     """Keys and values of the aggregator: 2 * layers * tokens * width * bytes per value."""
     state_bytes: int
     """Everything reserved for this stream, unused room included."""
+    taken_bytes: int
+    """The part of it that takes memory: on a CPU what was written to, the rest takes nothing."""
     policy: str
     """What is forgotten."""
     fixed_bytes: int
@@ -136,12 +138,19 @@ class Stream:
             tokens=state.num_tokens(),
             cache_bytes=state.cache_bytes(),
             state_bytes=state.reserved_bytes(),
+            taken_bytes=self._taken_bytes(state),
             policy=state.policy.text,
             fixed_bytes=state.fixed_bytes(),
             evictions=state.num_evicted(),
             shortages=state.num_shortages,
             is_bounded=state.is_bounded(),
         )
+
+    def _taken_bytes(self, state: StreamState) -> int:
+        if self._network.device.type != "cpu":
+            return state.reserved_bytes()
+        held = (t for memory in state.memories().values() for t in memory.tensors().values())
+        return state.fixed_bytes() + sum(tensor.nbytes for tensor in held)
 
     def save(self, path: str | Path) -> None:
         """Write everything needed to go on later, atomically; `Network.resume` reads it."""

@@ -10,7 +10,12 @@ from everview.errors import ConfigError
 
 CELLS_PER_AXIS = 1 << 21
 """A voxel's three numbers share 63 bits of one integer."""
-MAX_WAITING_FRAMES = 256
+MAX_WAITING_FRAMES, MAX_WAITING_POINTS = 256, 1 << 18
+POINT_BYTES = 215
+"""Peak of a point: 48 bytes of sums, and what merging takes for a moment. Measured (slow test)."""
+NEW = 0.5
+"""Share of pixels that come to lie in voxels of their own, of the bundled model in a room."""
+LEAST_POINTS = 50_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +30,7 @@ class FusionConfig:
     """Bend of inverse depth between neighbours, relative to itself, above which a pixel counts as
     flying between two surfaces and stays out. A plane, however slanted, has none."""
     max_points: int = 1_000_000
-    """Above it the voxel edge doubles, as often as needed: about 50 bytes per point."""
+    """Above it the voxel edge doubles, as often as needed; for bytes see `cloud_bytes`."""
     max_pixels_per_frame: int = 60_000
     """Larger depth maps enter with every second, third, ... row and column."""
 
@@ -39,6 +44,30 @@ class FusionConfig:
         for name in ("voxel_fraction", "edge_tolerance", "max_points", "max_pixels_per_frame"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"FusionConfig.{name} must be > 0, got {getattr(self, name)}")
+
+
+def cloud_bytes(
+    size: tuple[int, int], num_frames: int | None, config: FusionConfig | None = None
+) -> int:
+    """About what the cloud of a source takes at its peak; how much is seen twice is not known.
+
+    Args:
+        size: (height, width) of its depth maps.
+        num_frames: None if unknown.
+    """
+    config = config or FusionConfig()
+    points = config.max_points + max(MAX_WAITING_POINTS, config.max_points // 4)
+    if num_frames is not None:
+        pixels = min(size[0] * size[1], config.max_pixels_per_frame)
+        share = NEW * (1 - config.confidence_quantile)
+        points = min(points, int(num_frames * pixels * share))
+    return POINT_BYTES * points
+
+
+def points_within(num_bytes: int) -> int:
+    """`FusionConfig.max_points` of a cloud that takes no more, but no fewer than `LEAST_POINTS`."""
+    points = num_bytes // POINT_BYTES - MAX_WAITING_POINTS
+    return max(LEAST_POINTS, min(points, FusionConfig().max_points))
 
 
 class VoxelCloud:
@@ -109,7 +138,7 @@ class VoxelCloud:
     def _wait(self, sums: "_Sums") -> None:
         self._waiting.append(sums)
         self._num_waiting += len(sums.keys)
-        is_much = self._num_waiting >= max(1 << 18, len(self._sums.keys) // 4)
+        is_much = self._num_waiting >= max(MAX_WAITING_POINTS, len(self._sums.keys) // 4)
         if is_much or len(self._waiting) >= MAX_WAITING_FRAMES:
             self._merge()
 

@@ -14,6 +14,7 @@ from everview.errors import ConfigError, EverviewError, InputError, NotEnoughMem
 from everview.frames.reader import FrameReader, read
 from everview.outputs.entries import read_entries
 from everview.outputs.files import PARTIAL
+from everview.outputs.fusion import FusionConfig, cloud_bytes
 from everview.outputs.manifest import check_same_run, new_manifest, read_manifest
 from everview.outputs.preview import write_preview
 from everview.outputs.recorder import LINES, MANIFEST, TRAJECTORY, Recorder
@@ -35,6 +36,9 @@ FILES = frozenset(
 Planner = Callable[[tuple[int, int], int | None], RunConfig]
 """(height, width) as the network sees it, and about how many frames come -> settings."""
 
+RUN_BYTES = 75_000_000
+"""What recording takes beside network and cloud: decoder, encoder, disk format. Measured (slow test
+of plans)."""
 LOOK_AHEAD = 32
 """Frames in which a usable one is searched before a recording is begun; they are held meanwhile."""
 
@@ -115,6 +119,16 @@ def source_size(
         return _size_of(reader)
 
 
+def recording_bytes(size: tuple[int, int], num_frames: int | None) -> int:
+    """About what a recording takes beside the network.
+
+    Args:
+        size: (height, width) as the network sees it.
+        num_frames: None if unknown.
+    """
+    return RUN_BYTES + cloud_bytes(size, num_frames)
+
+
 def _size_of(reader: FrameReader) -> tuple[tuple[int, int], int | None]:
     frame = reader.peek()
     if frame is None:
@@ -175,12 +189,15 @@ class _Run:
         limit = self._config.memory_limit
         if manifest is None:
             return self._go_through(self._resume(), MemoryGuard(limit, None), None)
-        guard = MemoryGuard(limit, self._reader.num_frames_hint)
+        is_planned = self._config.planned is not None  # what fits was found out already
+        guard = MemoryGuard(limit, None if is_planned else self._reader.num_frames_hint)
         with memory_errors(_TOO_LITTLE_FOR_ALL if self._config.batch else _TOO_LITTLE_FOR_FIRST):
             results = self._results(0, None)
             beginning = _beginning(results, guard)
             manifest["memory_policy"] = self._stream and self._stream.report().policy
-        recorder = Recorder.create(self._folder, manifest)
+        max_points = self._config.max_points
+        fusion = None if max_points is None else FusionConfig(max_points=max_points)
+        recorder = Recorder.create(self._folder, manifest, fusion)
         return self._go_through(recorder, guard, itertools.chain(beginning, results))
 
     def _go_through(
@@ -259,7 +276,7 @@ def _beginning(results: Iterator[FrameResult], guard: MemoryGuard) -> list[Frame
     """
     seen = []
     for result in itertools.islice(results, LOOK_AHEAD):
-        guard.check(result)
+        guard.check(result, is_saved=False)
         seen.append(result)
         if result.prediction is not None:
             break

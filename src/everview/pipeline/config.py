@@ -18,7 +18,9 @@ class RunConfig:
     memory_limit: int | None = None
     """Bytes that the stream's past may take; None: as much as there is."""
     planned: str | None = None
-    """The policy that a plan chose for `auto`, see `everview.pipeline.plan`."""
+    """The policy that a plan found to fit, see `everview.pipeline.plan`."""
+    max_points: int | None = None
+    """Of the fused cloud, as the plan leaves room for them; None: `FusionConfig`'s own."""
     every: int = 1
     """Take each n-th frame."""
     fps: float | None = None
@@ -61,5 +63,6 @@ class RunConfig:
     def numbers(self) -> dict[str, Any]:
         """What changes the results; two runs that agree in it may continue each other."""
         values = asdict(self)
-        del values["memory_limit"], values["planned"], values["checkpoint_every"]
+        for name in ("memory_limit", "planned", "max_points", "checkpoint_every"):
+            del values[name]
         return values

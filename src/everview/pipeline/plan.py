@@ -2,8 +2,8 @@
 
 peak = what the process takes with the network loaded + what a step takes for a moment + the
 stream's past. The first two are measured in a rehearsal of two steps, the last is a formula
-(`everview.memory.size`); so are seconds per frame: those of the rehearsal, and what attention to a
-full past takes more, measured on one layer.
+(`everview.memory.size`). Attention to a large past, and forgetting, take longer and more for a
+moment than in the rehearsal: that is measured on one layer, filled with random tokens.
 """
 
 import time
@@ -16,7 +16,7 @@ import torch
 from everview.errors import ConfigError, NotEnoughMemoryError
 from everview.memory.policies import MemoryPolicy, choices, parse
 from everview.memory.policies.bounded import Bounded
-from everview.memory.size import TokenShape, memory_bytes, seconds_per_frame
+from everview.memory.size import TokenShape, filled, memory_bytes, timed_frame
 from everview.model.config import Config
 from everview.model.network import Network
 from everview.pipeline.peak import PeakMemory
@@ -24,11 +24,16 @@ from everview.pipeline.run import bytes_as_text
 
 REHEARSAL = "window:frames=2"
 """Policy of the rehearsal; its bytes are taken off again."""
+TRIED = 50_000
+"""Tokens that a layer is filled with at most to see what it takes; with more in proportion."""
+TIMED = 3
+"""Repetitions of a timed frame; the fastest counts."""
+MARGIN = 1.03
+"""Of what a message names: the same process measures a few MB more or less the next time."""
+SHARES = (1.0, 0.9, 0.0)
+"""Of what is free beside two frames, tried in turn, as what a step takes is not quite linear."""
 SMALLER = (0.75, 0.5, 0.35)
 """Widths that are tried where nothing fits, as shares of the one that was asked for."""
-RUN_BYTES = 110_000_000
-"""What recording takes beside the network: decoder, encoder, disk format, the cloud of a room.
-Measured (slow test of this module); not part of a bare stream."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +93,14 @@ class _Rehearsal:
     seconds: float
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Trial:
+    """A frame in one layer with its past."""
+
+    scratch_bytes: int
+    seconds: float
+
+
 def make_plan(
     network: Network,
     size: tuple[int, int],
@@ -106,7 +119,7 @@ def make_plan(
             they fit, else in 8 or 4 bits, else with as many tokens as fit.
         limit: bytes of the whole process, or of a GPU's memory; None: as much as there is.
         num_frames: length of the source, for policies that grow; None if unknown.
-        extra_bytes: what the program takes besides; `RUN_BYTES` for a recorder.
+        extra_bytes: what the program takes besides, such as a recorder.
 
     Raises:
         ConfigError: if the network is not causal or the policy cannot hold a frame.
@@ -150,40 +163,43 @@ class _Planner:
         self._network, self._size, self._extra = network, size, extra_bytes
         self._limit, self._num_frames = limit, num_frames
         self._rehearsal = _rehearse(network, size)
-        self._fixed = self._rehearsal.base_bytes + self._rehearsal.step_bytes + extra_bytes
+        self._trials: dict[tuple[str, int], _Trial] = {}
         self._shape = layer_shape(network.config, size, network.precision, network.device)
         self._camera = _camera_shape(network)
 
     def plan(self, policy: MemoryPolicy) -> Plan:
-        shape = self._shape
+        shape, rehearsal = self._shape, self._rehearsal
         tokens = policy.tokens_for(shape.per_frame) if isinstance(policy, Bounded) else None
+        trial = self._trial(policy, self._past(tokens))
+        short = self._trial(parse(REHEARSAL), 2 * shape.per_frame)
+        longer = shape.layers * max(0.0, trial.seconds - short.seconds)
         return Plan(
             memory=policy.text,
             size=self._size,
             frame_tokens=shape.per_frame,
             tokens=tokens,
             bits=getattr(policy, "bits", None),
-            base_bytes=self._rehearsal.base_bytes,
-            step_bytes=self._rehearsal.step_bytes,
+            base_bytes=rehearsal.base_bytes,
+            step_bytes=max(rehearsal.step_bytes, trial.scratch_bytes),
             extra_bytes=self._extra,
             state_bytes=self._state(policy),
             written_bytes=self._written(policy),
             limit=self._limit,
-            seconds_per_frame=self._seconds(policy, tokens),
+            seconds_per_frame=rehearsal.seconds + longer,
         )
 
     def candidates(self) -> Iterator[Bounded]:
         """Policies for `auto`, the best first: many tokens as they are, then in few bits."""
         assert self._limit is not None, "without a limit there is nothing to try"
-        room = self._limit - self._fixed
+        room = self._limit - self._rehearsal.base_bytes - self._extra
         offered = [policy for policy in choices() if isinstance(policy, Bounded)]
         yield from (policy for policy in offered if (self._written(policy) or 0) <= room)
         for policy in offered[1:]:
-            yield from self._largest(policy, room)
+            yield from self._largest(policy, self._limit)
 
     def what_fits(self) -> str:
         """The rest of a message: what to type instead."""
-        least = self.least_bytes()
+        least = int(MARGIN * self.least_bytes())
         advice = [f"the least at this size is --memory-limit {_round_up(least)}"]
         assert self._limit is not None, "only a limit can be too small"
         for share in SMALLER:
@@ -192,7 +208,7 @@ class _Planner:
             other = _Planner(
                 self._network, (height, width), self._limit, self._num_frames, self._extra
             )
-            if other.least_bytes() <= self._limit:
+            if MARGIN * other.least_bytes() <= self._limit:
                 advice.append(f"--size {width} fits")
                 break
         return "Of what could be done: " + "; ".join(advice)
@@ -200,18 +216,24 @@ class _Planner:
     def least_bytes(self) -> int:
         """The peak with the smallest policy that is offered."""
         smallest = [policy for policy in choices() if isinstance(policy, Bounded)][-1]
-        least = smallest.least_tokens(self._shape.per_frame)
-        state = self._written(replace(smallest, tokens=least)) or 0
-        return self._fixed + state
+        return self._reserved_peak(smallest, smallest.least_tokens(self._shape.per_frame))
 
-    def _largest(self, policy: Bounded, room: int) -> Iterator[Bounded]:
+    def _largest(self, policy: Bounded, limit: int) -> Iterator[Bounded]:
         """The same policy with as many tokens as fit all through, if at least two frames do."""
         least = policy.least_tokens(self._shape.per_frame)
-        low = self._state(replace(policy, tokens=least)) or 0
-        per_token = ((self._state(replace(policy, tokens=2 * least)) or 0) - low) / least
-        tokens = least + int((room - low) / per_token)
-        if tokens >= least:
-            yield replace(policy, tokens=min(tokens, policy.tokens or tokens))
+        low = self._reserved_peak(policy, least)
+        most = max(least + 1, policy.tokens or 0)
+        per_token = (self._reserved_peak(policy, most) - low) / (most - least)
+        more = min(limit - low, per_token * (most - least)) / per_token
+        if more >= 0:
+            for share in SHARES:
+                yield replace(policy, tokens=least + int(share * more))
+
+    def _reserved_peak(self, policy: Bounded, tokens: int) -> int:
+        """Peak with another budget, all of it taken."""
+        sized = replace(policy, tokens=tokens)
+        step = max(self._rehearsal.step_bytes, self._trial(sized, tokens).scratch_bytes)
+        return self._rehearsal.base_bytes + step + self._extra + (self._state(sized) or 0)
 
     def _written(self, policy: MemoryPolicy) -> int | None:
         return self._state(policy, written=self._network.device.type == "cpu")
@@ -231,16 +253,18 @@ class _Planner:
         width = 2 * self._network.config.aggregator.embed_dim
         return len(aggregator.layers) * self._shape.per_frame * width * 4
 
-    def _seconds(self, policy: MemoryPolicy, tokens: int | None) -> float:
-        """Of a frame when the past is full; for policies that grow, of a short one."""
-        if tokens is None:
-            return self._rehearsal.seconds
-        with torch.no_grad():
-            full, short = (
-                seconds_per_frame(p, self._shape, n)
-                for p, n in ((policy, tokens), (parse(REHEARSAL), 2 * self._shape.per_frame))
-            )
-        return self._rehearsal.seconds + self._shape.layers * max(0.0, full - short)
+    def _past(self, tokens: int | None) -> int:
+        """Tokens of a layer in the end; of a past that grows without end, those of a short one."""
+        known = [] if self._num_frames is None else [self._num_frames * self._shape.per_frame]
+        known += [] if tokens is None else [tokens]
+        return min(known, default=2 * self._shape.per_frame)
+
+    def _trial(self, policy: MemoryPolicy, tokens: int) -> _Trial:
+        """What one layer takes for a frame, attention and forgetting; measured once for each."""
+        key = policy.text, tokens
+        if key not in self._trials:
+            self._trials[key] = _try_layer(policy, self._shape, tokens)
+        return self._trials[key]
 
 
 @torch.no_grad()
@@ -262,6 +286,24 @@ def _rehearse(network: Network, size: tuple[int, int]) -> _Rehearsal:
         highest = peak.peak
         state = stream.report().state_bytes
     return _Rehearsal(base_bytes=base - state, step_bytes=highest - base, seconds=min(seconds))
+
+
+@torch.no_grad()
+def _try_layer(policy: MemoryPolicy, shape: TokenShape, tokens: int) -> _Trial:
+    """Frames in one layer that is filled before."""
+    tried = min(tokens, TRIED)
+    if isinstance(policy, Bounded) and tried < tokens:
+        policy = replace(policy, tokens=tried - tried % shape.per_frame, frames=None)
+        tried = policy.tokens_for(shape.per_frame)
+    peak = PeakMemory(shape.device)
+    memory = filled(policy, shape, tried)
+    peak.reset()
+    before = peak.now
+    seconds = min(timed_frame(memory, shape) for _ in range(TIMED))
+    scratch = peak.peak - before
+    del memory
+    peak.reset()  # gives back what was taken for the trial
+    return _Trial(scratch_bytes=scratch * tokens // tried, seconds=seconds * tokens / tried)
 
 
 def layer_shape(

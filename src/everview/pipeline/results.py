@@ -21,7 +21,9 @@ class FrameResult:
     notes: tuple[str, ...] = ()
     """What was remarkable about it, as flags of a frame that was finished all the same."""
     memory: int = 0
-    """Bytes that the stream's past takes after this frame, reserved room included."""
+    """Bytes reserved for the stream's past after this frame."""
+    taken_memory: int = 0
+    """The part of `memory` that takes memory: on a CPU what was written to."""
     fixed_memory: int = 0
     """The part of `memory` that does not grow with the number of frames."""
     is_bounded: bool = False

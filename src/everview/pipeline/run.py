@@ -23,6 +23,11 @@ class HeldBytes(Protocol):
         ...
 
     @property
+    def taken_bytes(self) -> int:
+        """The part of it that takes memory: on a CPU what was written to."""
+        ...
+
+    @property
     def fixed_bytes(self) -> int:
         """The part of it that does not grow with the number of frames."""
         ...
@@ -102,6 +107,7 @@ def stream_results(
             latency=latency,
             notes=notes,
             memory=report.state_bytes,
+            taken_memory=report.taken_bytes,
             fixed_memory=report.fixed_bytes,
             is_bounded=report.is_bounded,
         )
@@ -197,8 +203,11 @@ class MemoryGuard:
         self._num_frames = num_frames
         self._is_first = True
 
-    def check(self, result: FrameResult) -> None:
+    def check(self, result: FrameResult, *, is_saved: bool = True) -> None:
         """Look at the past after one more frame.
+
+        Args:
+            is_saved: whether a recording has begun, which can be gone on with.
 
         Raises:
             NotEnoughMemoryError: after the first frame, if the whole source would not fit; later,
@@ -209,11 +218,14 @@ class MemoryGuard:
         is_first, self._is_first = self._is_first, False
         if is_first and self._num_frames is not None and not result.is_bounded:
             self._check_forecast(result, self._limit, self._num_frames)
-        if result.memory > self._limit:
+        if result.taken_memory > self._limit:
+            saved, again = "nothing has been written yet", ""
+            if is_saved:
+                saved, again = "all frames so far are saved", " and go on with --resume"
             raise NotEnoughMemoryError(
-                f"the stream's past takes {bytes_as_text(result.memory)} after frame "
-                f"{result.frame.index}, the limit is {bytes_as_text(self._limit)}; all frames so "
-                "far are saved. Raise --memory-limit and go on with --resume, forget more "
+                f"the stream's past takes {bytes_as_text(result.taken_memory)} after frame "
+                f"{result.frame.index}, the limit leaves {bytes_as_text(self._limit)} for it; "
+                f"{saved}. Raise --memory-limit{again}, forget more "
                 "(--memory key_diversity:tokens=4000) or take fewer or smaller frames (--every, "
                 "--end, --size)"
             )

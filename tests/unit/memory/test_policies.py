@@ -26,8 +26,27 @@ def test_text_and_policy_are_the_same_thing():
 
 def test_auto_is_bounded_and_smaller_where_little_is_free():
     assert parse("auto") == automatic()
-    assert automatic(1000, 40_000_000).tokens == automatic().tokens == 8000
-    assert automatic(1000, 4_000_000).tokens == 1000
+    assert automatic(free_bytes=40_000_000, values=250).tokens == automatic().tokens == 8000
+    assert automatic(free_bytes=4_000_000, values=250).tokens == 1000
+
+
+def test_auto_keeps_two_frames_however_little_memory_is_free():
+    def least(free_bytes):
+        return automatic(free_bytes=free_bytes, values=256, per_frame=100)
+
+    assert (least(10**6).tokens, least(10**6).bits) == (244, None)
+    assert (least(500_000).tokens, least(500_000).bits) == (459, 8)
+    assert (least(200_000).tokens, least(200_000).bits) == (347, 4)
+    nothing = least(0)
+    assert nothing.bits == 4
+    assert nothing.tokens_for(5000) == 10_000
+    assert parse(nothing.text) == nothing
+
+
+def test_of_tokens_and_frames_the_larger_budget_counts():
+    both = parse("window:tokens=100,frames=3")
+    assert both.tokens_for(20) == 100
+    assert both.tokens_for(50) == 150
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ class FakeStream:
     def report(self):
         return SimpleNamespace(
             state_bytes=self.bytes_per_frame * self.num_frames,
+            taken_bytes=self.bytes_per_frame * self.num_frames,
             fixed_bytes=0,
             is_bounded=False,
             shortages=0,

@@ -1,8 +1,19 @@
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from everview.errors import ConfigError
-from everview.outputs.fusion import FusionConfig, VoxelCloud
+from everview.outputs.fusion import (
+    LEAST_POINTS,
+    POINT_BYTES,
+    FusionConfig,
+    VoxelCloud,
+    cloud_bytes,
+    points_within,
+)
 
 K = np.array([[40.0, 0, 20], [0, 40, 15], [0, 0, 1]])
 ALL = {"confidence_quantile": 0.0}
@@ -114,3 +125,50 @@ def test_settings_that_leave_nothing_are_refused(field):
         FusionConfig(**{field: 0})
     with pytest.raises(ConfigError, match="confidence_quantile"):
         FusionConfig(confidence_quantile=1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("frames", "step", "max_points"), [(400, 5.0, 1_000_000), (200, 2.0, 500_000)]
+)
+def test_the_bytes_of_a_full_cloud_are_predicted(frames, step, max_points):
+    """Peak of a process that fuses waves, each beside the last, until the cloud is full."""
+    code = """
+import json, sys
+import numpy as np, torch
+from everview.outputs.fusion import FusionConfig, VoxelCloud
+from everview.pipeline.peak import PeakMemory
+frames, step, max_points = json.loads(sys.argv[1])
+peak, dice = PeakMemory(torch.device("cpu")), np.random.default_rng(0)
+cloud = VoxelCloud(FusionConfig(max_points=max_points))
+intrinsics = np.array([[200.0, 0, 112], [0, 200, 84], [0, 0, 1]])
+rows, columns = np.mgrid[:168, :224]
+peak.reset()
+before = peak.now
+for number in range(frames):
+    depth = (4 + np.sin(columns / 75 + number) + np.cos(rows / 84)).astype(np.float32)
+    pose = np.eye(4)
+    pose[0, 3] = number * step
+    confidence = dice.random(depth.shape)
+    cloud.add(depth, confidence, dice.integers(0, 255, (168, 224, 3), np.uint8),
+              world_from_camera=pose, intrinsics=intrinsics)
+cloud.points_and_colours()
+print(peak.peak - before)
+"""
+    config, arguments = FusionConfig(max_points=max_points), json.dumps([frames, step, max_points])
+    done = subprocess.run(
+        [sys.executable, "-c", code, arguments], capture_output=True, text=True, check=True
+    )
+    predicted = cloud_bytes((168, 224), frames, config)
+    assert 0.8 < predicted / int(done.stdout) < 1.2, (predicted, done.stdout)
+
+
+def test_a_plan_knows_how_many_points_a_cloud_may_have():
+    assert cloud_bytes((100, 100), 2) == POINT_BYTES * 7000
+    full = cloud_bytes((100, 100), None)
+    assert full == cloud_bytes((100, 100), 10**9)
+    assert points_within(full) == FusionConfig().max_points == points_within(2 * full)
+    fewer = FusionConfig(max_points=points_within(full // 2))
+    assert LEAST_POINTS < fewer.max_points < FusionConfig().max_points
+    assert cloud_bytes((100, 100), None, fewer) <= full // 2
+    assert points_within(0) == LEAST_POINTS

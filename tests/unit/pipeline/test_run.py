@@ -39,8 +39,9 @@ class Stream:
 
     def report(self):
         return SimpleNamespace(
-            state_bytes=100 * len(self.seen), fixed_bytes=40, is_bounded=False, shortages=0
-        )
+            state_bytes=100 * len(self.seen), taken_bytes=70 * len(self.seen), fixed_bytes=40,
+            is_bounded=False, shortages=0,
+        )  # fmt: skip
 
 
 class Notes:
@@ -157,7 +158,9 @@ def test_a_source_that_has_changed_is_refused(earlier, message):
 def _after(memory, fixed=0):
     prediction = _prediction(1)
     frame = _frame(5)
-    return FrameResult(frame=frame, prediction=prediction, memory=memory, fixed_memory=fixed)
+    return FrameResult(
+        frame=frame, prediction=prediction, memory=memory, taken_memory=memory, fixed_memory=fixed
+    )
 
 
 @pytest.mark.parametrize(
@@ -209,8 +212,11 @@ def test_a_live_source_is_stopped_when_the_limit_is_passed():
     guard = MemoryGuard(1000, None)
     guard.check(_after(600))
     guard.check(_results(_frame(1, "black"))[0])
-    with pytest.raises(NotEnoughMemoryError, match="after frame 5, the limit is"):
+    with pytest.raises(NotEnoughMemoryError, match=r"after frame 5, .*; all frames so far are"):
         guard.check(_after(1200))
+    with pytest.raises(NotEnoughMemoryError, match="nothing has been written yet") as caught:
+        guard.check(_after(1200), is_saved=False)
+    assert "--resume" not in str(caught.value)
     MemoryGuard(None, 10**9).check(_after(10**12))
 
 

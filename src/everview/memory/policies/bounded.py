@@ -44,16 +44,16 @@ class Bounded(ABC):
     tokens: int | None = None
     """Tokens per layer, those of the first frame included."""
     frames: int | None = None
-    """The same in frames' worth of tokens; exactly one of both is given."""
+    """The same in frames' worth of tokens; of both, whichever is more."""
     camera: int = CAMERA_FRAMES
     """Frames that the camera head remembers."""
     bits: int | None = None
     """Of a channel of a key or value: 16, 8 or 4; None: as the network makes them."""
 
     def __post_init__(self) -> None:
-        """Refuse budgets that are missing, double or below their least, and unknown bits."""
+        """Refuse budgets that are missing or below their least, and unknown bits."""
         check_bits(self.name, self.bits)
-        if (self.tokens is None) == (self.frames is None):
+        if self.tokens is None and self.frames is None:
             raise ConfigError(
                 f"memory policy {self.name!r} needs a budget: {self.name}:tokens=8000 (per layer, "
                 f"first frame included) or {self.name}:frames=10"
@@ -99,7 +99,7 @@ class Bounded(ABC):
         Raises:
             ConfigError: if there is no room for the protected frame and a new one.
         """
-        budget = self.tokens if self.tokens is not None else (self.frames or 0) * per_frame
+        budget = max(self.tokens or 0, (self.frames or 0) * per_frame)
         if self.whole_frames:
             budget -= budget % per_frame
         least = self.least_tokens(per_frame)
@@ -110,6 +110,10 @@ class Bounded(ABC):
                 " or more"
             )
         return budget
+
+    def most_tokens(self, per_frame: int, layers: int) -> int:  # noqa: ARG002
+        """The most that one of so many layers ever holds after a frame."""
+        return self.tokens_for(per_frame)
 
     def shrunk(self, per_frame: int) -> "Bounded | None":
         """The same with three quarters of the budget; None if there is nothing to take.

@@ -66,6 +66,18 @@ class KeyDiversity(Bounded):
         """See Bounded.least_tokens; the published order forgets from the newest frame too."""
         return per_frame + 1 if self.reference else super().least_tokens(per_frame)
 
+    def most_tokens(self, per_frame: int, layers: int) -> int:
+        """See Bounded.most_tokens; where layers share, if its keys differ most and others' least.
+
+        Storage that has grown with a share stays, so in the course of time all may get that large.
+        """
+        budget, least = self.tokens_for(per_frame), self.least_tokens(per_frame)
+        if self.budget == "uniform" or self.reference:
+            return budget
+        scores = torch.ones(layers)
+        scores[0] = 0
+        return least + max(layer_budgets(scores, (budget - least) * layers))
+
     def layer_memory(self, layer: int) -> LayerMemory:
         """See Bounded.layer_memory."""
         return ReferenceMemory(self) if self.reference else SlotMemory(self, layer)

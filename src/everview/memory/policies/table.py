@@ -97,6 +97,10 @@ POLICIES: MappingProxyType[str, type[Full] | type[Bounded]] = MappingProxyType(
 
 AUTO_TOKENS = 8000
 """Per layer; published evidence: as many of good quality beat 50,000 (rolling_memory.md 7.6)."""
+LEAST = 2
+"""Frames that fit in any case: less is refused."""
+SCALE_BYTES = 4 / 64
+"""Per value in codes: scale and offset of 32 values, keys have none of their own."""
 
 
 def parse(text: str) -> MemoryPolicy:
@@ -126,20 +130,31 @@ def parse(text: str) -> MemoryPolicy:
 
 def choices() -> list[MemoryPolicy]:
     """What a plan tries where no policy was asked for, the best first; see `automatic`."""
-    return [KeyDiversity(tokens=AUTO_TOKENS, bits=bits) for bits in (None, 8, 4)]
+    return [KeyDiversity(tokens=AUTO_TOKENS, frames=LEAST, bits=bits) for bits in (None, 8, 4)]
 
 
-def automatic(token_bytes: int = 0, free_bytes: int | None = None) -> MemoryPolicy:
+def automatic(
+    *, free_bytes: int | None = None, values: int = 1, value_bytes: int = 4, per_frame: int = 0
+) -> MemoryPolicy:
     """The policy where none was asked for: bounded, in at most a quarter of the free memory.
 
+    Where that has no room for two frames, in 8 or else 4 bits; two frames are kept in any case.
+
     Args:
-        token_bytes: keys and values of a token in all layers.
         free_bytes: None if unknown.
+        values: numbers in keys and values of a token, all layers.
+        value_bytes: of each as the network makes it.
+        per_frame: tokens of a frame of the size that the network was made for.
     """
-    tokens = AUTO_TOKENS
-    if free_bytes is not None and token_bytes:
-        tokens = max(1, min(tokens, free_bytes // 4 // token_bytes))
-    return KeyDiversity(tokens=tokens)
+    if free_bytes is None:
+        return KeyDiversity(tokens=AUTO_TOKENS, frames=LEAST)
+    tokens, bits = 0, None
+    for bits in (None, 8, 4):
+        each = value_bytes if bits is None else bits / 8 + SCALE_BYTES
+        tokens = int(free_bytes / 4 / each / values)
+        if tokens >= LEAST * per_frame:
+            break
+    return KeyDiversity(tokens=max(1, min(tokens, AUTO_TOKENS)), frames=LEAST, bits=bits)
 
 
 def _value(policy: str, key: str, text: str, kind: Any) -> Any:  # noqa: ANN401

@@ -39,7 +39,7 @@ def test_a_saved_stream_is_as_large_as_the_formula_says(network, tmp_path, text,
     T, F = frames * P, min(FRAMES, getattr(stream._state.policy, "camera", FRAMES))
     notes = 8 * h + 4 * h * len(policy.notes) if is_bounded else 0
     compares = is_bounded and "inverse_norm" in policy.notes
-    s = 4 * C * compares + 8 * C * (bits in (4, 8))
+    s = 4 * C * compares + 4 * C * (bits in (4, 8))
     K = len(network.aggregator.layers)
     told = L * (T * (k + notes) + s) + R * F * (2 * D * 4 + 8 * H * is_bounded) + 8 * K * P * C
     memories = stream._state.memories().values()

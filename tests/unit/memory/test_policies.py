@@ -56,7 +56,6 @@ def test_of_tokens_and_frames_the_larger_budget_counts():
         ("full:tokens=3", "no option 'tokens'; its options are bits"),
         ("window:frame=3", "no option 'frame'; its options are tokens, frames, camera"),
         ("window", "needs a budget: window:tokens=8000"),
-        ("window:tokens=5,frames=3", "needs a budget"),
         ("window:tokens=many", "tokens is a whole number, got 'many'"),
         ("key_diversity:tokens=2e3", "tokens is a whole number, got '2e3'"),
         ("key_diversity:frames=2.5", "frames is a whole number, got '2.5'"),

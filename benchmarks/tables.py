@@ -270,7 +270,7 @@ def _options(policy: str) -> list[list[str]]:
 
 def _league_cell(result: dict[str, Any], policy: str, scores: dict[str, Any], name: str) -> str:
     digits = LEAGUE[name][1]
-    if name == "ms":
+    if name == "ms" and "timings" in result:
         found = result["timings"].get(policy)
         return "-" if found is None else f"{found:.{digits}f}"
     if name not in scores:

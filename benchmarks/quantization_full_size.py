@@ -2,7 +2,7 @@
 
 python -P benchmarks/quantization_full_size.py [--ways w8a8 w4a8 bfloat16 float32] [--threads 1]
                                                [--size 392 518] [--folder DIR] [-o FILE]
-                                               [--calibration 2] [--method everview-nearest]
+                                               [--calibration 4] [--method everview-nearest]
 
 Every way runs in a process of its own, so that its peak memory is its own. A quantized way is made
 from floats (by rotation and rounding, or with `--calibration` clips of two random frames by

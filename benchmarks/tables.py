@@ -611,6 +611,12 @@ def _block_speed() -> list[str]:
 def _full_size() -> list[str]:
     """Files, memory and time of the full-size network."""
     result = read("quantization_full_size.json")
+    calibrated = "quantization_full_size_calibrated.json"
+    ways = dict(result["ways"])
+    if (RESULTS / calibrated).exists():
+        other = read(calibrated)
+        clips, method = other["settings"]["calibration"], other["settings"]["method"]
+        ways |= {f"{way}, `{method}`, {clips} clips": w for way, w in other["ways"].items()}
     height, width = result["settings"]["size"]
     titles = (
         "file, GB", "peak while made, GB", "resident, GB", "aggregator, ms / frame",
@@ -624,7 +630,7 @@ def _full_size() -> list[str]:
         "| | " + " | ".join(titles) + " |",
         "|---|" + "---|" * len(titles),
     ]
-    for way, found in result["ways"].items():
+    for way, found in ways.items():
         at = "loaded_" if "loaded_ms_per_frame" in found else ""
         ms = found[f"{at}ms_per_frame"]
         size = found.get("file_bytes")

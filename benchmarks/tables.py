@@ -295,12 +295,11 @@ def _duels(file: str) -> str:
     ]
     by_walk = _by_walk(result, "ate_share")
     for policy in sorted(by_walk, key=lambda text: (_budget(text), text)):
-        if not _budget(policy) or "bits" in policy:
+        if not _budget(policy) or "bits" in policy or policy not in result["summary"]:
             continue
         ours = [f"{name}:frames={_budget(policy)}" for name in OURS]
         cells = [
-            "" if policy == mine else _difference(by_walk[policy], by_walk.get(mine, {}))
-            for mine in ours
+            "" if policy == mine else _duel(by_walk[policy], by_walk.get(mine, {})) for mine in ours
         ]
         lines.append(f"| `{policy}` | " + " | ".join(cells) + " |")
     lines += ["", _source(file, result["machine"], "benchmarks/memory_policies.py")]
@@ -348,7 +347,7 @@ def _by_walk(result: dict[str, Any], score: str) -> dict[str, dict[str, float]]:
     return found
 
 
-def _difference(theirs: dict[str, float], ours: dict[str, float]) -> str:
+def _duel(theirs: dict[str, float], ours: dict[str, float]) -> str:
     """Mean of paired differences and its interval."""
     walks = sorted(set(theirs) & set(ours))
     if len(walks) < 2:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from everview.model.heads.update_transformer import PackedAttention
 from everview.model.network import Network
 
 PRODUCTS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
@@ -19,14 +20,15 @@ def halve_heads(network: Network) -> None:
     """
     for head in (network.depth_head, network.point_head, network.track_head):
         for layer in [] if head is None else head.modules():
-            if isinstance(layer, PRODUCTS):
+            if isinstance(layer, (*PRODUCTS, PackedAttention)):
                 layer.to(torch.bfloat16)
                 layer.register_forward_pre_hook(_in_bfloat16)
+            if isinstance(layer, PRODUCTS):  # attention ends with one of them
                 layer.register_forward_hook(_in_float32)
 
 
 def _in_bfloat16(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (arguments[0].to(torch.bfloat16), *arguments[1:])
+    return tuple(a.to(torch.bfloat16) if isinstance(a, Tensor) else a for a in arguments)
 
 
 def _in_float32(_: nn.Module, __: tuple[Any, ...], result: Tensor) -> Tensor:

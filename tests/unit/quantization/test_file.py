@@ -152,6 +152,9 @@ def test_heads_that_are_stored_in_bfloat16_stay_so_and_answer_in_float32(tmp_pat
         for n in (plain, half)
     ]
     assert numbers[1] < 0.6 * numbers[0]
+    matrices = {n: p.dtype for n, p in half.track_head.named_parameters() if n.endswith("weight")}
+    norms = {n for n in matrices if "norm" in n}
+    assert {matrices[n] for n in matrices.keys() - norms} == {torch.bfloat16}
     image = torch.rand(3, 56, 84, generator=torch.Generator().manual_seed(1))
     found = []
     for network in (plain, half):

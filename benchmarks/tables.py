@@ -610,12 +610,12 @@ def _block_speed() -> list[str]:
 def _full_size() -> list[str]:
     """Files, memory and time of the full-size network."""
     result = read("quantization_full_size.json")
-    calibrated = "quantization_full_size_calibrated.json"
     ways = dict(result["ways"])
-    if (RESULTS / calibrated).exists():
-        other = read(calibrated)
+    for file in sorted(RESULTS.glob("quantization_full_size_*.json")):  # ways that were run apart
+        other = read(file.name)
         clips, method = other["settings"]["calibration"], other["settings"]["method"]
-        ways |= {f"{way}, `{method}`, {clips} clips": w for way, w in other["ways"].items()}
+        how = f", `{method}`, {clips} clips" if clips else ""
+        ways |= {way + how: found for way, found in other["ways"].items()}
     height, width = result["settings"]["size"]
     titles = (
         "file, GB", "peak while made, GB", "resident, GB", "aggregator, ms / frame",

@@ -10,9 +10,10 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from everview.errors import ConfigError
+from everview.memory.candidates import Slots
 from everview.memory.codes import BITS
 from everview.memory.layer_memory import LayerMemory
-from everview.memory.slots import SlotMemory, Slots
+from everview.memory.slots import SlotMemory
 
 CAMERA_FRAMES = 256
 """Frames that the camera head remembers: the first and the latest."""

@@ -10,10 +10,11 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from everview.errors import ConfigError
+from everview.memory.candidates import Slots
 from everview.memory.layer_memory import LayerMemory
 from everview.memory.policies.bounded import Bounded, most
 from everview.memory.reference import ReferenceMemory, layer_budgets, share_budgets
-from everview.memory.slots import SlotMemory, Slots
+from everview.memory.slots import SlotMemory
 
 REFRESHED_EVERY = 64
 """Frames after which the sum of unit keys is taken anew, so that rounding cannot add up."""

@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from everview.errors import ConfigError
+from everview.memory.candidates import Slots
 from everview.memory.policies.bounded import Bounded
-from everview.memory.slots import Slots
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from everview.memory.candidates import Slots
 from everview.memory.policies.bounded import Bounded, kept_back, most
-from everview.memory.slots import Slots
 
 ASKED = 16
 """Queries that stand for those of a frame."""

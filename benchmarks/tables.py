@@ -213,6 +213,8 @@ LEAGUE = {
 }  # fmt: skip
 """Score of a memory policy -> words, decimals."""
 OURS = ("late_merge", "key_diversity")
+SEEDS = ("memory_policies.json", "memory_policies_seeds.json")
+"""All policies on one seed, a few of them on several."""
 
 
 def memory() -> str:
@@ -223,8 +225,7 @@ def memory() -> str:
         "memory_policies_real.json": "Real sequences",
     }
     parts = [_league(file, title) for file, title in leagues.items() if (RESULTS / file).exists()]
-    parts.insert(1, _duels("memory_policies.json"))
-    parts.insert(2, _bits("memory_policies.json"))
+    parts[1:1] = [part(file) for part in (_duels, _bits) for file in SEEDS]
     return "\n".join([*parts, _endless(), _memory_speed()])
 
 
@@ -285,22 +286,24 @@ def _duels(file: str) -> str:
     """Both of ours against every other policy of as many bytes, walk by walk."""
     result = read(file)
     lines = [
-        "### Ours against the others, at equal bytes",
+        f"### Ours against the others, at equal bytes: {_seen(result)}",
         "",
         "ATE / path of the row minus that of the column, mean over walks, in brackets the 95 % "
-        "interval (Student's t over few walks: wide). Above 0: ours is better.",
+        "interval (Student's t; over three walks it is wide). Above 0: ours is better.",
         "",
         "| policy | " + " | ".join(f"`{name}`" for name in OURS) + " |",
         "|---|" + "---|" * len(OURS),
     ]
     by_walk = _by_walk(result, "ate_share")
     for policy in sorted(by_walk, key=lambda text: (_budget(text), text)):
-        if not _budget(policy) or "bits" in policy or policy not in result["summary"]:
+        if not _budget(policy) or "bits" in policy:
             continue
         ours = [f"{name}:frames={_budget(policy)}" for name in OURS]
         cells = [
             "" if policy == mine else _duel(by_walk[policy], by_walk.get(mine, {})) for mine in ours
         ]
+        if set(cells) <= {"", "-"}:
+            continue
         lines.append(f"| `{policy}` | " + " | ".join(cells) + " |")
     lines += ["", _source(file, result["machine"], "benchmarks/memory_policies.py")]
     return "\n".join(lines) + "\n"
@@ -313,9 +316,10 @@ def _bits(file: str) -> str:
               "abs_rel_stream": "AbsRel, scale per stream"}  # fmt: skip
     tables = {name: _by_walk(result, name) for name in scores}
     lines = [
-        "### Few bits, at equal tokens",
+        f"### Few bits, at equal tokens: {_seen(result)}",
         "",
-        "Change against the network's own numbers, of the mean over walks; in brackets each walk.",
+        "Change against the network's own numbers, of the mean over walks; in brackets the 95 % "
+        "interval (Student's t).",
         "",
         "| policy | " + " | ".join(scores.values()) + " |",
         "|---|" + "---|" * len(scores),
@@ -324,16 +328,7 @@ def _bits(file: str) -> str:
         plain = ",".join(part for part in policy.split(",") if not part.startswith("bits="))
         if plain == policy:
             continue
-        cells = []
-        for name in scores:
-            before, after = tables[name].get(plain, {}), tables[name][policy]
-            walks = sorted(set(before) & set(after))
-            if not walks:
-                cells.append("-")
-                continue
-            each = ", ".join(f"{100 * (after[w] / before[w] - 1):+.1f}" for w in walks)
-            whole = sum(after[w] for w in walks) / sum(before[w] for w in walks) - 1
-            cells.append(f"{100 * whole:+.1f} % ({each})")
+        cells = [_change(tables[name].get(plain, {}), tables[name][policy]) for name in scores]
         lines.append(f"| `{policy}` | " + " | ".join(cells) + " |")
     lines += ["", _source(file, result["machine"], "benchmarks/memory_policies.py")]
     return "\n".join(lines) + "\n"
@@ -347,16 +342,35 @@ def _by_walk(result: dict[str, Any], score: str) -> dict[str, dict[str, float]]:
     return found
 
 
+def _seen(result: dict[str, Any]) -> str:
+    """Walks and seeds in words."""
+    walks, seeds = ({run[name] for run in result["runs"]} for name in ("walk", "seed"))
+    return f"{len(walks)} walks, {len(seeds)} seed{'s' * (len(seeds) > 1)}"
+
+
 def _duel(theirs: dict[str, float], ours: dict[str, float]) -> str:
     """Mean of paired differences and its interval."""
     walks = sorted(set(theirs) & set(ours))
     if len(walks) < 2:
         return "-"
-    differences = [theirs[w] - ours[w] for w in walks]
-    mean = fmean(differences)
-    error = stdev(differences) / len(walks) ** 0.5
-    reach = student.ppf(0.975, len(walks) - 1) * error
+    mean, reach = _interval([theirs[w] - ours[w] for w in walks])
     return f"{mean:+.4f} ({mean - reach:+.4f} to {mean + reach:+.4f})"
+
+
+def _change(before: dict[str, float], after: dict[str, float]) -> str:
+    """Mean of paired differences over the mean before, in percent, and its interval."""
+    walks = sorted(set(before) & set(after))
+    if len(walks) < 2:
+        return "-"
+    whole = fmean(before[w] for w in walks) / 100
+    mean, reach = (x / whole for x in _interval([after[w] - before[w] for w in walks]))
+    return f"{mean:+.1f} % ({mean - reach:+.1f} to {mean + reach:+.1f})"
+
+
+def _interval(numbers: list[float]) -> tuple[float, float]:
+    """Mean and half of the 95 % interval of it, by Student's t."""
+    error = stdev(numbers) / len(numbers) ** 0.5
+    return fmean(numbers), student.ppf(0.975, len(numbers) - 1) * error
 
 
 def _endless() -> str:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from everview.training.losses.cameras import camera_loss, relative_pose_loss
+from everview.training.losses.cameras import camera_loss, path_loss, relative_pose_loss
 from everview.training.losses.maps import confidence_loss, gradient_loss
 from everview.training.losses.scale import scene_scale
 from everview.training.losses.tracks import track_loss
@@ -89,6 +89,33 @@ def test_relative_poses_do_not_see_a_common_motion():
     rotation, translation = relative_pose_loss(further, truth)
     assert float(rotation) == 0
     assert float(translation) == pytest.approx(0.5 / 3)
+
+
+def path(*places: float) -> torch.Tensor:
+    """Pose encodings of a camera that looks ahead, at these places along z."""
+    still = torch.tensor([0, 0, 0, 0, 0, 0, 1.0, 1, 1])
+    steps = torch.tensor([[0, 0, -place] + [0] * 6 for place in places])
+    return (still + steps)[None]
+
+
+def test_a_path_is_judged_by_its_own_length():
+    truth, estimate = path(0, 1, 2), path(0, 1, 3)
+    small = [path(*(0.1 * z for z in places)) for places in ((0, 1, 3), (0, 1, 2))]
+    error = float(path_loss(estimate, truth))
+    assert error == pytest.approx(4 * 1 / 9 / 2, rel=1e-4)  # 4 of 9 pairs, off by half of the path
+    assert float(path_loss(*small)) == pytest.approx(error, rel=1e-4)
+
+
+def test_where_a_path_begins_does_not_matter():
+    assert float(path_loss(path(5, 6, 7), path(0, 1, 2))) == pytest.approx(0, abs=1e-5)
+
+
+def test_a_perfect_path_and_one_that_stands_still_have_gradients():
+    for truth in (path(0, 1, 2), path(0, 0, 0)):
+        estimate = truth.clone().requires_grad_()
+        path_loss(estimate, truth).backward()
+        assert estimate.grad is not None
+        assert estimate.grad.isfinite().all()
 
 
 def test_hidden_points_count_for_visibility_only():

@@ -9,6 +9,10 @@ from everview.geometry.rotations import matrix_from_quaternion
 
 MAX_TRANSLATION_ERROR = 100.0
 """Clamp of a single translation error, in scene units, as in VGGT's released training."""
+TINY = 1e-12
+"""Keeps the gradient of a distance of 0 finite."""
+SHORTEST_PATH = 0.05
+"""Of a clip, in scene units; shorter ones are said to stand still."""
 HUBER_DELTA = 0.1
 """Where the Huber loss turns from square to linear, in StreamVGGT's released training."""
 
@@ -115,6 +119,26 @@ def relative_pose_loss(
         (rotation - true_rotation).abs().mean(),
         (translation - true_translation).abs().mean(),
     )
+
+
+def path_loss(estimate: Float[Tensor, "b s 9"], truth: Float[Tensor, "b s 9"]) -> Float[Tensor, ""]:
+    """Error of the way from one camera centre to another over the length of the path, all pairs.
+
+    What ATE measures as a share of the path: a clip of small steps counts as much as one of large
+    steps, of which the terms in scene units see more. The error is a distance in the coordinates of
+    the world, not squared.
+    """
+    ours, true = _centres(estimate), _centres(truth)
+    length = (true[:, 1:] - true[:, :-1]).norm(dim=-1).sum(dim=1).clamp_min(SHORTEST_PATH)
+    error = ours - true
+    apart = error[:, :, None] - error[:, None]  # b s s 3
+    return ((apart.square().sum(dim=-1) + TINY).sqrt() / length[:, None, None]).mean()
+
+
+def _centres(encoding: Float[Tensor, "b s 9"]) -> Float[Tensor, "b s 3"]:
+    """Of cameras, in the world."""
+    turned = matrix_from_quaternion(encoding[..., 3:7]).mT
+    return -(turned @ encoding[..., :3, None]).squeeze(-1)
 
 
 def _by_part(errors: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -24,7 +24,7 @@ TERMS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
         "teacher released": _RELEASED_DISTILLATION,
         "teacher released-eval": _RELEASED_DISTILLATION,
         "teacher paper": _PAPER,
-        "guide": ("flow", "attention", "rotation", "translation"),
+        "guide": ("flow", "attention", "rotation", "translation", "path"),
     }
 )  # fmt: skip
 """Loss -> names of its terms; those of a teacher behind the word `teacher`."""

@@ -291,8 +291,8 @@ def _duels(file: str) -> str:
         "ATE / path of the row minus that of the column, mean over walks, in brackets the 95 % "
         "interval (Student's t; over three walks it is wide). Above 0: ours is better.",
         "",
-        "| policy | " + " | ".join(f"`{name}`" for name in OURS) + " |",
-        "|---|" + "---|" * len(OURS),
+        "| policy | walks | " + " | ".join(f"`{name}`" for name in OURS) + " |",
+        "|---|---|" + "---|" * len(OURS),
     ]
     by_walk = _by_walk(result, "ate_share")
     for policy in sorted(by_walk, key=lambda text: (_budget(text), text)):
@@ -304,7 +304,7 @@ def _duels(file: str) -> str:
         ]
         if set(cells) <= {"", "-"}:
             continue
-        lines.append(f"| `{policy}` | " + " | ".join(cells) + " |")
+        lines.append(f"| `{policy}` | {len(by_walk[policy])} | " + " | ".join(cells) + " |")
     lines += ["", _source(file, result["machine"], "benchmarks/memory_policies.py")]
     return "\n".join(lines) + "\n"
 
@@ -321,15 +321,16 @@ def _bits(file: str) -> str:
         "Change against the network's own numbers, of the mean over walks; in brackets the 95 % "
         "interval (Student's t).",
         "",
-        "| policy | " + " | ".join(scores.values()) + " |",
-        "|---|" + "---|" * len(scores),
+        "| policy | walks | " + " | ".join(scores.values()) + " |",
+        "|---|---|" + "---|" * len(scores),
     ]
     for policy in sorted(tables["ate_share"], key=lambda text: (_budget(text), text)):
         plain = ",".join(part for part in policy.split(",") if not part.startswith("bits="))
         if plain == policy:
             continue
         cells = [_change(tables[name].get(plain, {}), tables[name][policy]) for name in scores]
-        lines.append(f"| `{policy}` | " + " | ".join(cells) + " |")
+        walks = len(tables["ate_share"][policy])
+        lines.append(f"| `{policy}` | {walks} | " + " | ".join(cells) + " |")
     lines += ["", _source(file, result["machine"], "benchmarks/memory_policies.py")]
     return "\n".join(lines) + "\n"
 
@@ -345,7 +346,7 @@ def _by_walk(result: dict[str, Any], score: str) -> dict[str, dict[str, float]]:
 def _seen(result: dict[str, Any]) -> str:
     """Walks and seeds in words."""
     walks, seeds = ({run[name] for run in result["runs"]} for name in ("walk", "seed"))
-    return f"{len(walks)} walks, {len(seeds)} seed{'s' * (len(seeds) > 1)}"
+    return f"{len(walks)} walks, {'one seed' if len(seeds) == 1 else f'up to {len(seeds)} seeds'}"
 
 
 def _duel(theirs: dict[str, float], ours: dict[str, float]) -> str:

@@ -334,7 +334,7 @@ def _draw(result: dict[str, Any], name: str) -> None:
 
     shown = {"ate_share": "ATE / path", "rotation_8": "rotation over 8 frames, degrees",
              "abs_rel_stream": "depth, AbsRel"}  # fmt: skip
-    figure, axes = plt.subplots(1, len(shown), figsize=(13, 4), constrained_layout=True)
+    figure, axes = plt.subplots(1, len(shown), figsize=(14, 4), layout="constrained")
     families = list(dict.fromkeys(_family(text) for text in result["summary"]))
     colours = plt.get_cmap("tab20").colors[::2] + plt.get_cmap("Dark2").colors
     for axis, (score, title) in zip(axes, shown.items(), strict=True):
@@ -349,7 +349,7 @@ def _draw(result: dict[str, Any], name: str) -> None:
             )  # fmt: skip
         axis.set(title=title, xlabel="MB of keys and values", xscale="log")
         axis.grid(visible=True, alpha=0.3)
-    axes[0].legend(fontsize=6, ncols=2)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=7)
     figure.savefig(ROOT / "docs" / "images" / f"{name}.png", dpi=110)
     _draw_drift(result, name)
 
@@ -362,7 +362,7 @@ def _draw_drift(result: dict[str, Any], name: str) -> None:
              "rotation_8": "rotation over 8 frames, degrees"}  # fmt: skip
     walks = list(dict.fromkeys(run["walk"] for run in result["runs"]))
     figure, axes = plt.subplots(
-        len(shown), len(walks), figsize=(4.4 * len(walks), 7), constrained_layout=True, sharex=True
+        len(shown), len(walks), figsize=(4.4 * len(walks), 7), layout="constrained", sharex=True
     )
     texts = [t for t in result["summary"] if t == "full" or t.endswith(f"frames={DRAWN}")]
     for row, (score, title) in zip(axes, shown.items(), strict=True):
@@ -376,7 +376,8 @@ def _draw_drift(result: dict[str, Any], name: str) -> None:
             axis.set(title=walk, xlabel="frame")
             axis.grid(visible=True, alpha=0.3)
         row[0].set_ylabel(title)
-    axes[0][0].legend(fontsize=6, ncols=2)
+    handles = axes[0][0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside right center", fontsize=7)
     figure.savefig(ROOT / "docs" / "images" / f"{name}_drift.png", dpi=110)
 
 

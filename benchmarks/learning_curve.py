@@ -48,8 +48,7 @@ def read(log: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         if parts := LINE.match(line):
             for term, value in TERM.findall(parts[3]):
                 found.setdefault(term, []).append((float(parts[2]), float(value)))
-    pairs = {term: np.array(points).T for term, points in found.items()}
-    return {term: (minutes, values) for term, (minutes, values) in pairs.items()}
+    return {term: (m, v) for term, points in found.items() for m, v in [np.array(points).T]}
 
 
 def fall(minutes: np.ndarray, values: np.ndarray) -> tuple[float, float]:

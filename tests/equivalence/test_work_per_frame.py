@@ -7,11 +7,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from everview.evaluation.latency import count_flop
-from everview.memory import POLICIES
+from everview.memory import POLICIES, parse
+from everview.memory.size import TokenShape, filled
 from everview.model.network import build
 from everview.model.presets import presets
 
 FRAMES = 40
+COPIES = ("clone", "copy_", "_to_copy", "cat")
 
 
 class WrittenBytes(TorchDispatchMode):
@@ -20,6 +22,7 @@ class WrittenBytes(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.total = 0
+        self.largest_copy = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
@@ -27,7 +30,10 @@ class WrittenBytes(TorchDispatchMode):
         is_view = func.is_view if hasattr(func, "is_view") else False
         if "attention" not in name and not is_view and "empty" not in name:
             tensors = result if isinstance(result, tuple | list) else (result,)
-            self.total += sum(t.nbytes for t in tensors if isinstance(t, torch.Tensor))
+            written = sum(t.nbytes for t in tensors if isinstance(t, torch.Tensor))
+            self.total += written
+            if name.partition("::")[2] in COPIES:
+                self.largest_copy = max(self.largest_copy, written)
         return result
 
 
@@ -70,6 +76,23 @@ def test_a_bounded_stream_does_the_same_work_for_every_frame(network, name):
         flop.append(counter.get_total_flops())
     assert len(set(flop[4:])) == 1
     assert flop[4] < 1.5 * flop[2]
+
+
+@pytest.mark.parametrize("name", [name for name in POLICIES if name != "full"])
+def test_forgetting_never_copies_the_keys(name):
+    """Of 520 frames, which is enough for `late_merge` to deal slots into parts."""
+    shape = TokenShape(
+        layers=1, heads=2, head_dim=32, per_frame=4, dtype=torch.float32, device=torch.device("cpu")
+    )
+    policy = parse(f"{name}:frames=520")
+    memory = filled(policy, shape, policy.tokens_for(4))
+    keys, values = (torch.randn(1, 2, 4, 32) for _ in range(2))
+    memory.append(keys, values)
+    memory.attend(torch.randn(1, 2, 4, 32))
+    with WrittenBytes() as counter:
+        memory.settle()
+    assert memory.num_evicted > 0
+    assert counter.largest_copy < 520 * keys.nbytes / 4
 
 
 def test_attention_grows_by_the_formula(network):

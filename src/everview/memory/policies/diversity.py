@@ -296,13 +296,14 @@ class Merge(KeyDiversity):
         own = slots.notes["inverse_norm"].gather(2, leaving)[..., None]
         index = leaving[..., None].expand(-1, -1, -1, slots.keys.shape[3])
         keys = (slots.keys.gather(2, index).float() * own).to(slots.keys.dtype)
-        among = slots.keys.shape[2] - slots.keys.shape[2] % parts
-        dealt, inverse = (_dealt(t[:, :, :among], parts, 0) for t in (slots.keys, inverse))
-        products = _dealt(keys, parts, 0) @ dealt.transpose(3, 4)  # b h parts n c/parts
-        near, place = products.float().mul_(inverse[:, :, :, None]).max(dim=-1)
-        first = torch.arange(parts, device=place.device)[:, None]
-        count = leaving.shape[2]
-        return _collected(near, count), _collected(place * parts + first, count)
+        found = []
+        for part, dealt in enumerate(_dealt(keys, parts, 0).unbind(2)):  # b h n d
+            mine = slice(part, None, parts)  # a view: keys are never copied
+            products = (dealt @ slots.keys[:, :, mine].transpose(2, 3)).float()
+            near, place = products.mul_(inverse[:, :, None, mine]).max(dim=-1)
+            found.append((near, place * parts + part))
+        near, nearest = (torch.stack(numbers, dim=2) for numbers in zip(*found, strict=True))
+        return _collected(near, leaving.shape[2]), _collected(nearest, leaving.shape[2])
 
 
 @dataclass(frozen=True, kw_only=True)

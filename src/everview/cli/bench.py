@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from everview.errors import ConfigError
+
 if TYPE_CHECKING:
     from everview.model.config import Config
     from everview.model.network import Network
@@ -45,6 +47,7 @@ class Bench:
         """Return the exit code."""
         import torch
 
+        self._check_counts()
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         if self.what == "memory":
@@ -96,9 +99,28 @@ class Bench:
         self.out.write_text(text)
         return True
 
+    def _check_counts(self) -> None:
+        """Refuse what cannot be measured."""
+        counts = {
+            "--frames": self.frames, "--past": min(self.past, default=0), "--threads": self.threads
+        }  # fmt: skip
+        for option, count in counts.items():
+            if count is not None and count < 1:
+                raise ConfigError(f"{option} must be 1 or more, got {count}")
+        if self.warm_up < 0:
+            raise ConfigError(f"--warm-up must be 0 or more, got {self.warm_up}")
+
     def _size(self, config: "Config") -> tuple[int, int]:
-        side = config.patch_embed.img_size
-        return self.size or (14 * round(0.7 * side / 14), side)
+        patch, side = config.patch_size, config.patch_embed.img_size
+        if self.size is None:
+            return patch * round(0.7 * side / patch), side
+        whole = [patch * max(1, round(edge / patch)) for edge in self.size]
+        if whole != list(self.size):
+            raise ConfigError(
+                f"--size {self.size[0]} {self.size[1]}: both must be multiples of {patch}, such as "
+                f"{whole[0]} {whole[1]}"
+            )
+        return self.size
 
     def _network(self) -> "Network":
         from everview.model.network import build

@@ -109,6 +109,11 @@ class Run(StreamOptions):
                 "this version has no viewer; leave --view out and look at preview.mp4 and "
                 "points.ply in the recording"
             )
+        if self.batch and self.memory != "auto":
+            raise ConfigError(
+                f"--batch keeps all frames, so that --memory {self.memory} would mean nothing: "
+                "leave one of them out"
+            )
         out = self.out or default_folder(self.source)
         config = self.config(batch=self.batch, checkpoint_every=self.checkpoint_every)
         return self._record(out, config)
@@ -196,5 +201,5 @@ def bytes_from_text(text: str) -> int:
         raise ConfigError(f"--memory-limit {text!r} is no amount of bytes; write 6GB or 512MiB")
     try:
         return int(float(match[1]) * units[match[2].lower()])
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ConfigError(f"--memory-limit {text!r} is no number; write 6GB or 512MiB") from None

@@ -127,12 +127,13 @@ def make_plan(
     """
     planner = _Planner(network, size, limit, num_frames, extra_bytes)
     if memory != "auto" or limit is None:
-        plan = planner.plan(_resolved(network, memory))
+        policy = _resolved(network, memory)
+        plan = planner.plan(policy)
         peak = plan.peak_bytes
         if limit is not None and peak is not None and peak > limit:
             raise NotEnoughMemoryError(
                 f"{memory} at {size[0]}x{size[1]} needs {bytes_as_text(peak)} at its peak, the "
-                f"limit is {bytes_as_text(limit)}. {planner.what_fits()}"
+                f"limit is {bytes_as_text(limit)}. {planner.what_fits(policy)}"
             )
         return plan
     for policy in planner.candidates():
@@ -197,18 +198,27 @@ class _Planner:
         for policy in offered[1:]:
             yield from self._largest(policy, self._limit)
 
-    def what_fits(self) -> str:
-        """The rest of a message: what to type instead."""
-        least = int(MARGIN * self.least_bytes())
-        advice = [f"the least at this size is --memory-limit {_round_up(least)}"]
+    def what_fits(self, policy: MemoryPolicy | None = None) -> str:
+        """The rest of a message: what to type instead of a policy, or of `auto`."""
         assert self._limit is not None, "only a limit can be too small"
+        advice = []
+        if policy is not None:
+            needed = _round_up(int(MARGIN * (self.plan(policy).peak_bytes or 0)))
+            advice.append(f"--memory-limit {needed} is enough for this policy")
+        if policy is not None and MARGIN * self.least_bytes() <= self._limit:
+            advice.append("--memory auto fits this limit")
+        else:
+            least = _round_up(int(MARGIN * self.least_bytes()))
+            with_auto = " with --memory auto" if policy is not None else ""
+            advice.append(f"the least at this size is --memory-limit {least}{with_auto}")
         for share in SMALLER:
             patch = self._network.config.patch_size
             height, width = (max(patch, int(v * share) // patch * patch) for v in self._size)
             other = _Planner(
                 self._network, (height, width), self._limit, self._num_frames, self._extra
             )
-            if MARGIN * other.least_bytes() <= self._limit:
+            peak = other.least_bytes() if policy is None else other.plan(policy).peak_bytes
+            if MARGIN * (peak or 0) <= self._limit:
                 advice.append(f"--size {width} fits")
                 break
         return "Of what could be done: " + "; ".join(advice)

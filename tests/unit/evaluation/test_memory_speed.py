@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 
 from everview.cli.main import main
@@ -65,3 +66,17 @@ def test_the_verb_writes_it_for_a_preset_without_making_the_network(tmp_path, mo
     result = json.loads(out.read_text())
     assert result["shape"]["tokens_per_frame"] == 5 + 2 * 3
     assert {"window", "late_merge", "key_diversity:bits=4"} <= {r["policy"] for r in result["rows"]}
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        (["--past", "0"], "--past must be 1 or more, got 0"),
+        (["--threads", "0"], "--threads must be 1 or more, got 0"),
+        (["--size", "30", "42"], "multiples of 14, such as 28 42"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(capsys, wish, words):
+    for what in ("memory", "latency"):
+        assert main(["bench", what, "--model", "tiny", *wish]) == 2
+        assert words in capsys.readouterr().err

@@ -97,6 +97,20 @@ def test_the_least_that_is_named_does_fit(network, monkeypatch):
     assert make_plan(network, SIZE, limit=least * 10**6).bits in (4, 8)
 
 
+@pytest.mark.parametrize("memory", ["full", "window:frames=800"])
+def test_a_policy_that_does_not_fit_is_told_its_own_limit(network, monkeypatch, memory):
+    measured = plans._Rehearsal(base_bytes=10**8, step_bytes=100, seconds=0.1)
+    monkeypatch.setattr(plans, "_rehearse", lambda *_: measured)
+    call = {"memory": memory, "num_frames": 1000}
+    peak = make_plan(network, SIZE, **call).peak_bytes
+    with pytest.raises(NotEnoughMemoryError, match="--memory auto fits this limit") as caught:
+        make_plan(network, SIZE, limit=int(0.98 * peak), **call)
+    enough = int(str(caught.value).partition("--memory-limit ")[2].partition("MB")[0])
+    assert make_plan(network, SIZE, limit=enough * 10**6, **call).memory == memory
+    with pytest.raises(NotEnoughMemoryError, match=r"--memory-limit \d+MB with --memory auto"):
+        make_plan(network, SIZE, limit=10**8, **call)
+
+
 def test_a_network_that_sees_all_at_once_has_no_plan():
     with pytest.raises(ConfigError, match="causal"):
         make_plan(build(replace(presets["tiny"], attention="global")), SIZE)

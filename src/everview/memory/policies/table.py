@@ -124,6 +124,8 @@ def parse(text: str) -> MemoryPolicy:
             offered = ", ".join(known)
             hint = f"its options are {offered}" if offered else f"write {name!r} alone"
             raise ConfigError(f"memory policy {name!r} has no option {key!r}; {hint}")
+        if key in values:
+            raise ConfigError(f"memory policy {text!r} has {key} twice: leave one of them out")
         values[field.name] = _value(name, key, value, field.type)
     return policy(**values)
 

@@ -44,6 +44,7 @@ RENEWED_EVERY = 1000
 AHEAD = 50
 """Frames that are rendered at a time."""
 CONTROL_EVERY = 10
+FEWEST = 2000
 WINDOWS = ((500, 1500), (-1000, None))
 """Frames that are compared: early, and the last thousand."""
 
@@ -59,6 +60,8 @@ def main() -> int:
     parser.add_argument("--draw", action="store_true")
     parser.add_argument("-o", "--out", type=Path, default=OUT)
     options = parser.parse_args()
+    if options.frames < FEWEST:
+        parser.error(f"--frames must be {FEWEST} or more: early and late frames are compared")
     if options.draw:
         _draw(json.loads(options.out.read_text()))
         return 0
@@ -75,7 +78,11 @@ def main() -> int:
 
 def _begun(options: argparse.Namespace, network: Network) -> dict[str, Any]:
     if options.out.exists():
-        return json.loads(options.out.read_text())
+        begun = json.loads(options.out.read_text())
+        settings = {run["frames"]: (begun["model"], begun["seed"]) for run in begun["runs"]}
+        if settings and settings != {options.frames: (options.model, options.seed)}:
+            sys.exit(f"{options.out} is of another model, seed or length ({settings}): give -o")
+        return begun
     return {
         "format": "everview endless",
         "format_version": 1,

@@ -75,16 +75,19 @@ def main() -> int:
     done = {(run["walk"], run["seed"], run["frames"], run["policy"]) for run in result["runs"]}
     for film in _films(options, network):
         frames = len(film.poses)
+        result.setdefault("still", {})[f"{film.name} {options.seed} {frames}"] = _still(film.poses)
         texts = [t for t in _policies(options) if (film.name, options.seed, frames, t) not in done]
         images = film.images() if texts else None
         for text in texts:
             assert images is not None, "there is something to do"
             scores = _score(network, film, images, text)
             run = {"walk": film.name, "seed": options.seed, "frames": frames}
+            run["commit"] = code_version()["commit"]
             result["runs"].append(run | {"policy": text} | scores)
             result["summary"] = _summary(result["runs"])
             _write(result, options.out)
             print(film.name, text, {k: round(scores.get(k, -1), 4) for k in SHOWN}, flush=True)
+    _write(result, options.out)
     return 0
 
 
@@ -132,6 +135,8 @@ def _begun(options: argparse.Namespace, network: Network) -> dict[str, Any]:
         lengths = {run["frames"] for run in begun["runs"]}
         if options.data is None and lengths - {options.frames}:
             sys.exit(f"{options.out} is of {max(lengths)} frames, not {options.frames}: give -o")
+        if begun["model"] != options.model:
+            sys.exit(f"{options.out} is of {begun['model']}, not {options.model}: give -o")
         return begun
     return {
         "format": "everview memory policies",
@@ -262,6 +267,13 @@ def _pose_scores(estimated: Tensor, true: Tensor) -> dict[str, Any]:
     return scores
 
 
+def _still(true: Tensor) -> float:
+    """ATE / path of a camera that never moves: all that a Sim(3) has to offer."""
+    centres = true[:, :3, 3]
+    spread = (centres - centres.mean(dim=0)).norm(dim=-1).square().mean().sqrt()
+    return float(spread / (centres[1:] - centres[:-1]).norm(dim=-1).sum())
+
+
 def _depth_scores(depths: list[Tensor], truth: list[Tensor]) -> dict[str, float]:
     """AbsRel with one median scale per frame, and with one for the stream."""
     if not truth:
@@ -336,7 +348,7 @@ def _draw(result: dict[str, Any], name: str) -> None:
              "abs_rel_stream": "depth, AbsRel"}  # fmt: skip
     figure, axes = plt.subplots(1, len(shown), figsize=(14, 4), layout="constrained")
     families = list(dict.fromkeys(_family(text) for text in result["summary"]))
-    colours = plt.get_cmap("tab20").colors[::2] + plt.get_cmap("Dark2").colors
+    colours = plt.get_cmap("tab20").colors[::2] + plt.get_cmap("Dark2").colors[:-1]  # one grey
     for axis, (score, title) in zip(axes, shown.items(), strict=True):
         axis.set_prop_cycle(color=colours)
         for number, family in enumerate(families):

@@ -8,8 +8,11 @@ from torch import Tensor
 
 BITS = (16, 8, 4)
 """Bits per channel that are offered beside the network's own numbers."""
-HEAD_ROOM = 1.25
-"""Range of a key channel over that of the first frame; beyond it keys saturate."""
+HEAD_ROOM = {8: 3.0, 4: 1.25}
+"""Bits -> range of a key channel over that of the first frame; beyond it keys saturate.
+
+Later frames leave the range of the first. In 8 bits steps are fine enough to hold them all; in 4
+bits a wider range would lose as much in every key as saturation does in some (decision 0013)."""
 GROUP = 32
 """Channels of a value that share a scale, or fewer: see `group_size`."""
 SMALLEST_RANGE = 1e-6
@@ -103,7 +106,7 @@ class Codes:
 
     def _fit(self, keys: Float[Tensor, "b h n d"]) -> None:
         low, high = keys.float().aminmax(dim=2, keepdim=True)
-        middle, half = (high + low) / 2, (high - low) / 2 * HEAD_ROOM
+        middle, half = (high + low) / 2, (high - low) / 2 * HEAD_ROOM[self.bits]
         self.offset = _half(middle - half)
         reach = middle + half - self.offset
         self.scale = _half((reach / self._levels).clamp_min(SMALLEST_RANGE))

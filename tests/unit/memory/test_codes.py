@@ -28,7 +28,7 @@ def test_what_is_read_is_within_half_a_step_of_what_was_kept(seed, bits, batch, 
     held = codes.encode(keys, values)
     again = codes.decode_keys(held["keys"], EVERYTHING, torch.float32)
     reach = keys.amax(dim=2, keepdim=True) - keys.amin(dim=2, keepdim=True)
-    step = HEAD_ROOM * reach / (2**bits - 1)
+    step = HEAD_ROOM[bits] * reach / (2**bits - 1)
     # Scale and offset are float16: 2^-11 of their size each, the scale once per step.
     rounding = keys.abs().amax(dim=2, keepdim=True) * 2**-10
     assert ((again - keys).abs() <= 0.501 * step + rounding + 1e-6).all()
@@ -48,7 +48,7 @@ def test_keys_beyond_the_range_of_the_first_frame_saturate(bits):
     held = codes.encode(100 * keys, values)
     read = codes.decode_keys(held["keys"], EVERYTHING, torch.float32)
     middle = (keys.amax(dim=2) + keys.amin(dim=2)) / 2
-    half = HEAD_ROOM * (keys.amax(dim=2) - keys.amin(dim=2)) / 2
+    half = HEAD_ROOM[bits] * (keys.amax(dim=2) - keys.amin(dim=2)) / 2
     assert ((read - middle[:, :, None]).abs() <= half[:, :, None] * 1.002).all()
 
 

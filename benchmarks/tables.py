@@ -247,7 +247,7 @@ def memory() -> str:
         "memory_policies_real.json": "Real sequences",
     }
     parts = [_league(file, title) for file, title in leagues.items() if (RESULTS / file).exists()]
-    parts[1:1] = [part(file) for part in (_duels, _bits) for file in SEEDS]
+    parts[1:1] = [part(file) for part in (_duels, _bits) for file in SEEDS] + [_key_range()]
     return "\n".join([*parts, _endless(), _memory_speed()])
 
 
@@ -380,6 +380,28 @@ def _bits(file: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _key_range() -> str:
+    """What saturation and rounding of keys cost, by the range that scales cover."""
+    result = read("key_range.json")
+    lines = [
+        "### Range of keys",
+        "",
+        "Scales cover so many times the range of the first frame: share of later keys beyond, and "
+        "root mean squares of what saturation and rounding change; mean over layers and walks, in "
+        "brackets the worst layer.",
+        "",
+        "| times the range | beyond | saturation | rounding, 8 bits | rounding, 4 bits |",
+        "|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        beyond = " (".join(f"{100 * row['beyond'][of]:.2f} %" for of in ("mean", "worst"))
+        errors = [row["saturation"], row["rounding"]["8"], row["rounding"]["4"]]
+        cells = [f"{error['mean']:.3f} ({error['worst']:.3f})" for error in errors]
+        lines.append(f"| {row['room']:g} | {beyond}) | " + " | ".join(cells) + " |")
+    lines += ["", _source("key_range.json", result["machine"], "benchmarks/key_range.py")]
+    return "\n".join(lines) + "\n"
+
+
 def _by_walk(result: dict[str, Any], score: str) -> dict[str, dict[str, float]]:
     """Policy -> walk -> score."""
     found: dict[str, dict[str, float]] = {}
@@ -429,8 +451,8 @@ def _endless() -> str:
         "machine's own moods in it; time / control is over that of a stream that stays young, its "
         "slope per 1,000 frames, with a 95 % interval.",
         "",
-        "| policy | frames | time by the clock | time / control | slope of it | peak of the process "
-        "| bytes of state | ms / frame | ATE / path | against one that never moves |",
+        "| policy | frames | time by the clock | time / control | slope of it | peak of the "
+        "process | bytes of state | ms / frame | ATE / path | against one that never moves |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for run in result["runs"]:

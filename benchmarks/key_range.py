@@ -61,8 +61,8 @@ def _keys(network: Network, clip: EvalClip) -> list[list[Tensor]]:
             stream.step(clip.image(i), dense=False)
             newest = [m.read()[0][0] for m in stream._state.layers]
             found = found or [[] for _ in newest]
-            per_frame = newest[0].shape[1] if i == 0 else found[0][0].shape[1]
             for layer, keys in zip(found, newest, strict=True):
+                per_frame = layer[0].shape[1] if layer else keys.shape[1]
                 layer.append(keys[:, -per_frame:].clone())
     return found
 

@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from everview.training.run.folder import MODEL, claim, save_model
 from everview.training.run.guard import Guard
 from everview.training.run.optimiser import clip, make_optimiser, set_rate
 from everview.training.run.parallel import full_state, gradients_stay, spread
+from everview.training.run.precision import precision_of
 from everview.training.run.ranks import Ranks
 from everview.training.run.record import LOSSES, Line, Meter, Record
 from everview.training.run.setup import make_network, make_teacher
@@ -218,7 +220,7 @@ class Trainer:
             self._waited += time.monotonic() - asked
             said = self._ask(batch)
             with gradients_stay(self.module, is_last=number == num_parts - 1):
-                with self._autocast():
+                with self._precision():
                     total, judged = self.module(batch, said)
                 (total / num_parts).backward()
             parts.append((batch, said))
@@ -234,7 +236,7 @@ class Trainer:
             for judged in watched:
                 self.meter.add(_watched(judged))
         else:
-            with self._autocast():
+            with self._precision():
                 self.guard.accuse(parts, step=self.progress.step)
         images = sum(batch.images.shape[0] * batch.images.shape[1] for batch, _ in parts)
         return Step(is_finite, images, watched[-1].weights)
@@ -284,12 +286,8 @@ class Trainer:
     def _stage(self, step: int) -> int:
         return self.recipe.stage_at(self._share(step))
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(
-            self.device.type,
-            dtype=torch.bfloat16,
-            enabled=self.recipe.compute.precision == "bfloat16",
-        )
+    def _precision(self) -> AbstractContextManager[None]:
+        return precision_of(self.recipe.compute, self.device)
 
     def _line(self, rate: float, stage: int, weights: dict[str, float]) -> Line:
         """Means over the steps since the last line and over all ranks; `waited` for clips, here."""

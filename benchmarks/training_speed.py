@@ -24,6 +24,7 @@ from everview.training.recipe.recipe import TrainingRecipe
 from everview.training.recipe.settings import ComputeSettings, NetworkSettings, ObjectiveSettings
 from everview.training.run.average import MovingAverage
 from everview.training.run.optimiser import clip, make_optimiser
+from everview.training.run.precision import precision_of
 from everview.training.run.setup import make_network
 from everview.training.teacher import Teacher
 
@@ -119,8 +120,7 @@ def _time(recipe: TrainingRecipe, batch: Batch, device: torch.device, steps: int
             begin = time.perf_counter()
             said = None if teacher is None else teacher(shown.images, shown.queries)
             optimiser.zero_grad(set_to_none=True)
-            is_half = recipe.compute.precision == "bfloat16"
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_half):
+            with precision_of(recipe.compute, device):
                 total, _ = learner(shown, said)
             total.backward()
             norm = clip(learner.parameters(), 1.0)

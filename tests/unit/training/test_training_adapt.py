@@ -14,6 +14,7 @@ from everview.training.adapt.memory import estimate_memory
 from everview.training.objective.learner import Learner
 from everview.training.recipe.settings import LoraSettings
 from everview.training.run.folder import save_model
+from everview.training.run.precision import precision_of
 from everview.training.run.setup import make_network
 
 CPU = torch.device("cpu")
@@ -122,7 +123,7 @@ def test_activations_computed_again_give_the_same_gradients(attention, small_bat
         torch.testing.assert_close(again[name], gradient, rtol=0, atol=0, msg=name)
 
 
-def _kept_bytes(learner, batch, precision):
+def _kept_bytes(learner, batch, compute):
     """What autograd keeps for the way back, without parameters."""
     own = {p.untyped_storage().data_ptr() for p in learner.parameters()}
     found = {}
@@ -135,7 +136,7 @@ def _kept_bytes(learner, batch, precision):
 
     with (
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
-        torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"),
+        precision_of(compute, CPU),
     ):
         total, _ = learner(batch, None)
     assert total.requires_grad
@@ -151,6 +152,13 @@ def _kept_bytes(learner, batch, precision):
         ("compute.precision=bfloat16", "stages.0.dense_images=null"),
         ("network.preset=mini", "data.tracked_points=32"),
         ("network.preset=mini", "compute.precision=bfloat16"),
+        (
+            "network.preset=mini",
+            "compute.precision=bfloat16",
+            "stages.0.images=24",
+            "stages.0.frames=[24,24]",
+            "stages.0.track_every=0",
+        ),
     ],
 )
 def test_the_forecast_of_activations_is_within_a_factor_of_what_is_kept(overrides, small_recipe):
@@ -163,7 +171,7 @@ def test_the_forecast_of_activations_is_within_a_factor_of_what_is_kept(override
     )  # fmt: skip
     batch = ProceduralSource(recipe).batch(Request(step=0, stage=0))
     learner = Learner(make_network(recipe, CPU), recipe)
-    kept = _kept_bytes(learner, batch, recipe.compute.precision)
+    kept = _kept_bytes(learner, batch, recipe.compute)
     forecast = estimate_memory(learner, learner.network.config, recipe).activations
     assert kept / 1.3 < forecast < 1.3 * kept
 

@@ -19,6 +19,8 @@ HALF_DENSE_SHARE = 0.52
 """The same of convolutions."""
 HALF_TRACKER_SHARE = 0.65
 """The same of the tracker."""
+SCORE = 2 * HALF
+"""Bytes that attention made of plain products keeps of each query and key (`run/precision.py`)."""
 TEACHER_SHARE = 0.3
 """Activations of a forward pass without gradients, relative to one with."""
 
@@ -70,7 +72,8 @@ def estimate_memory(
     shards = num_ranks if recipe.compute.parallel == "fsdp" else 1
     learning = FLOAT * num_trainable(learner) // shards
     parts = num_ranks * recipe.compute.accumulation
-    most = max(_activations(config, recipe, stage, parts) for stage in recipe.stages)
+    on_cpu = next(learner.parameters()).device.type == "cpu"
+    most = max(_activations(config, recipe, stage, parts, on_cpu) for stage in recipe.stages)
     if recipe.compute.precision == "bfloat16":  # autocast keeps its copies of weights
         most += HALF * sum(p.numel() for p in learner.parameters() if p.ndim > 1)
     forward = max(_forward(config, recipe, stage, parts) for stage in recipe.stages)
@@ -89,6 +92,8 @@ class _Load:
     """What a part of a step consists of."""
 
     images: int
+    frames: int
+    """Of one clip."""
     tokens: int
     """Of one image."""
     pixels: int
@@ -98,7 +103,9 @@ class _Load:
     """Tracked points of all its frames."""
 
 
-def _activations(config: Config, recipe: TrainingRecipe, stage: Stage, parts: int) -> int:
+def _activations(
+    config: Config, recipe: TrainingRecipe, stage: Stage, parts: int, on_cpu: bool
+) -> int:
     """Of the largest part of a step, going backward."""
     load = _load(recipe, stage, parts)
     is_half = recipe.compute.precision == "bfloat16"
@@ -106,12 +113,13 @@ def _activations(config: Config, recipe: TrainingRecipe, stage: Stage, parts: in
     dense, one_chunk = _dense(config, load)
     share, dense_share = (HALF_SHARE, HALF_DENSE_SHARE) if is_half else (1.0, 1.0)
     tracker = _tracker(config, load) * (HALF_TRACKER_SHARE if is_half else 1.0)
+    scores, most_scores = _scores(config, load) if is_half and on_cpu else (0.0, 0.0)
     if recipe.compute.checkpoint_activations:  # not of the tracker
         agg = config.aggregator
         inputs = FLOAT * load.images * load.tokens * agg.embed_dim
         kept = inputs * (2 * agg.depth + config.patch_embed.depth + 2 * len(config.layers))
-        return int(kept + share * one_block + dense_share * one_chunk + tracker)
-    return int(share * blocks + dense_share * dense + tracker)
+        return int(kept + share * one_block + most_scores + dense_share * one_chunk + tracker)
+    return int(share * blocks + dense_share * dense + tracker + scores)
 
 
 def _forward(config: Config, recipe: TrainingRecipe, stage: Stage, parts: int) -> int:
@@ -133,6 +141,7 @@ def _load(recipe: TrainingRecipe, stage: Stage, parts: int) -> _Load:
         dense = min(images, -(-stage.dense_images * images // stage.images))
     return _Load(
         images=images,
+        frames=stage.frames[1],
         tokens=pixels // PATCH**2,
         pixels=pixels,
         dense_images=dense,
@@ -152,6 +161,16 @@ def _blocks(config: Config, load: _Load) -> tuple[float, float]:
     trunk = FLOAT * (12.5 + 2 * camera.mlp_ratio) * load.images * camera.dim_in
     count = 2 * agg.depth + config.patch_embed.depth
     return count * one + camera.num_iterations * camera.trunk_depth * 1.2 * trunk, one
+
+
+def _scores(config: Config, load: _Load) -> tuple[float, float]:
+    """What plain attention keeps for pairs of query and key: all blocks; the one that has most."""
+    agg, encoder = config.aggregator, config.patch_embed
+    tokens = load.tokens + 1 + agg.num_register_tokens
+    one_head = SCORE * load.images * tokens**2  # of which each token sees its own frame
+    seen = load.frames if config.attention == "global" else (load.frames + 1) / 2
+    heads = encoder.num_heads * encoder.depth + agg.num_heads * agg.depth * (1 + seen)
+    return one_head * heads, one_head * agg.num_heads * seen
 
 
 def _dense(config: Config, load: _Load) -> tuple[float, float]:

@@ -12,8 +12,9 @@ from everview.geometry.rotations import invert_rigid
 from everview.world.develop import Effects, develop, shutter
 from everview.world.dice import Dice, hash_label
 from everview.world.kinds import KINDS, make_place
-from everview.world.places import Place
+from everview.world.places import Place, Turned
 from everview.world.render import render
+from everview.world.solids import turn_about_x
 from everview.world.tracks import follow
 
 _PLAIN_SEEDS = 1 << 48
@@ -28,6 +29,8 @@ class Options:
     """Way of the camera, see `everview.world.motion.MOTIONS`."""
     moving: float = 0.25
     """Share of clips in which something moves by itself."""
+    tilt: float = 0.0
+    """Degrees by which the camera is mounted looking up (> 0) or down."""
     effects: Effects = field(default_factory=Effects)
     """Faults of the camera."""
     device: str = "cpu"
@@ -168,6 +171,9 @@ class WorldView:
             self._dice, kind, speed=speed, motion=options.motion,
             movers=self._dice.chance("moving", options.moving),
         )  # fmt: skip
+        if options.tilt:
+            up = torch.deg2rad(torch.tensor([options.tilt]))
+            self.place = Turned(self.place, turn_about_x(up)[0])
         self._intrinsics = _intrinsics(self._dice, size, fov).to(options.device)
         self._camera_from_place = invert_rigid(self.place.cameras(torch.zeros(1)))[0]
 

@@ -37,6 +37,32 @@ class Place(Protocol):
         ...
 
 
+class Turned:
+    """A place whose camera is mounted otherwise: each pose is turned about the camera itself.
+
+    Args:
+        place: which, seen from where.
+        turn: rotation that comes after each pose.
+    """
+
+    def __init__(self, place: Place, turn: Float[Tensor, "3 3"]) -> None:
+        self._place, self.bodies = place, place.bodies
+        self._turn = torch.eye(4, dtype=torch.float64)
+        self._turn[:3, :3] = turn
+
+    def scene(self, group: int) -> Scene:
+        """See `Place.scene`."""
+        return self._place.scene(group)
+
+    def origin(self, group: int) -> Float[Tensor, " 3"]:
+        """See `Place.origin`."""
+        return self._place.origin(group)
+
+    def cameras(self, times: Float[Tensor, " s"]) -> Float[Tensor, "s 4 4"]:
+        """See `Place.cameras`."""
+        return self._place.cameras(times) @ self._turn
+
+
 NO_SHIFT = torch.zeros(3, dtype=torch.float64)
 """Origin of places that never change."""
 

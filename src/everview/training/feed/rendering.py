@@ -112,8 +112,18 @@ class GroupRenderer:
             size=size,
             speed=slow + (fast - slow) * self._dice(group, number, "speed").random(),
             kind=stage.kind,
-            options=Options(motion=stage.motion, moving=stage.moving, device=self.device),
+            options=Options(
+                motion=stage.motion,
+                moving=stage.moving,
+                tilt=self._tilt(stage, group, number),
+                device=self.device,
+            ),
         )
+
+    def _tilt(self, stage: Stage, group: int, number: int) -> float:
+        """Degrees upwards."""
+        dice = self._dice(group, number, "tilt")
+        return dice.uniform(*stage.tilts) if dice.random() < stage.tilted_share else 0.0
 
     def _tracks(self, clip: WorldSequence, group: int, number: int) -> tuple[Tensor, Tensor]:
         """Candidates for query points, drawn in the first frame rendered."""

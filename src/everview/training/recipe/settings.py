@@ -230,6 +230,10 @@ class Stage:
     """Way of the camera, such as `rotate`; see `everview.world.motion.MOTIONS`."""
     moving: float = 0.25
     """Share of clips in which something moves by itself."""
+    tilted_share: float = 0.0
+    """Probability that a clip's camera is tilted, beyond the world's own way of looking."""
+    tilts: tuple[float, float] = (-40.0, 10.0)
+    """By how many degrees upwards, evenly distributed."""
     dense_images: int | None = 8
     """Images of a step in which depth and points are made and punished, at least one per clip: the
     heads would be half the cost. None: all. 0: none, and no teacher's loss, which needs maps."""

@@ -37,9 +37,11 @@ class Options:
     """Where to render; the tensors of the result lie there."""
 
     def __post_init__(self) -> None:
-        """Refuse a share that is none."""
+        """Refuse a share that is none, and a camera that looks backwards."""
         if not 0 <= self.moving <= 1:
             raise ConfigError(f"Options.moving must be between 0 and 1; got {self.moving}")
+        if not -90 <= self.tilt <= 90:
+            raise ConfigError(f"Options.tilt must be between -90 and 90 degrees; got {self.tilt}")
 
 
 @dataclass(frozen=True, kw_only=True)

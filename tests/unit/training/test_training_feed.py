@@ -56,6 +56,16 @@ def test_steps_between_have_no_tracks(small_recipe):
     assert batch.truth.tracks is None
 
 
+def test_a_share_of_clips_is_tilted(small_recipe):
+    wanted = ("stages.0.kind=room", "stages.0.images=24", "stages.0.frames=[2,2]")
+    first = Request(step=0, stage=0)
+    plain = ProceduralSource(small_recipe(*wanted)).batch(first)
+    some = ProceduralSource(small_recipe(*wanted, "stages.0.tilted_share=0.5")).batch(first)
+    changed = (plain.images != some.images).flatten(1).any(dim=1)
+    assert plain.labels == some.labels
+    assert 0 < changed.sum() < len(changed)
+
+
 def test_parts_are_a_step_cut_in_pieces(small_recipe):
     recipe = small_recipe("stages.0.images=8")
     (whole,) = (ProceduralSource(recipe).batch(Request(step=2, stage=0)),)

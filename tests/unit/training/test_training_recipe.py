@@ -106,6 +106,8 @@ def test_a_change_that_changes_nothing_is_refused(override, message):
         ("stages.0.frames=[4,20]", "1 <= low <= high <= images 16"),
         ("stages.0.gaps=[0,1]", r"gaps \(1 or more\)"),
         ("stages.0.share=0", "share > 0"),
+        ("stages.0.tilted_share=2", "tilted_share must be a share"),
+        ("stages.0.tilts=[10,-40]", r"tilts \(low, high\) within 90 degrees"),
         ("stages=[]", "at least one stage"),
         ("data.heights=[84,100]", "must be multiples of 14"),
         ("data.reuse=0", "reuse, tracked_points, ahead >= 1"),

@@ -6,6 +6,8 @@ from everview.geometry.cameras import fov_from_intrinsics, project_points
 from everview.geometry.rotations import invert_rigid
 from everview.world import render as render_module
 from everview.world import sequence, training_seed
+from everview.world.clip import Options
+from everview.world.solids import turn_about_x
 
 SIZE = (42, 56)
 
@@ -27,6 +29,25 @@ def test_the_same_seed_gives_the_same_bytes(walk):
     again = _tensors(sequence(3, 6, size=SIZE))
     for name, value in _tensors(walk).items():
         assert torch.equal(value, again[name]), name
+
+
+def test_a_tilted_camera_sees_the_same_from_the_same_places(walk):
+    tilted = sequence(3, 6, size=SIZE, kind="room", options=Options(tilt=-20.0))
+    angle = torch.deg2rad(torch.tensor(-20.0)).double()
+    turn = torch.eye(4, dtype=torch.float64)
+    turn[:3, :3] = turn_about_x(angle)
+    right = invert_rigid(turn) @ walk.world_from_camera.double() @ turn
+    torch.testing.assert_close(tilted.world_from_camera.double(), right, rtol=0, atol=1e-6)
+    camera = invert_rigid(tilted.world_from_camera.double())
+    points = walk.points.double().flatten(1, 2) @ turn[:3, :3]  # in the world of the tilted one
+    seen = points @ camera[:, :3, :3].mT + camera[:, None, :3, 3]
+    pixels, depth = project_points(seen, tilted.intrinsics.double()), seen[..., 2]
+    column, row = pixels.round().long().unbind(-1)
+    inside = (column >= 0) & (column < SIZE[1]) & (row >= 0) & (row < SIZE[0]) & (depth > 0)
+    frame = torch.arange(6)[:, None].expand_as(row)[inside]
+    found = tilted.depth[frame, row[inside], column[inside]]
+    assert inside.float().mean() > 0.2
+    assert ((found - depth[inside]).abs() < 0.03 * found).float().mean() > 0.9
 
 
 def test_other_seeds_give_other_rooms(walk):

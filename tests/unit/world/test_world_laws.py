@@ -183,6 +183,8 @@ def test_effects_are_shares():
         Effects(blurred=2)
     with pytest.raises(ConfigError, match=r"Options.moving must be between 0 and 1"):
         Options(moving=-0.5)
+    with pytest.raises(ConfigError, match=r"Options.tilt must be between -90 and 90 degrees"):
+        Options(tilt=100)
 
 
 def _image(**effects):

@@ -255,6 +255,11 @@ class Stage:
                 "Stage.gaps (1 or more) and speeds (above 0) must be (low, high); got "
                 f"{self.gaps}, {self.speeds}"
             )
+        if not (0 <= self.tilted_share <= 1 and -90 <= self.tilts[0] <= self.tilts[1] <= 90):
+            raise ConfigError(
+                "Stage.tilted_share must be a share, and tilts (low, high) within 90 degrees; got "
+                f"{self.tilted_share}, {self.tilts}"
+            )
         if self.share <= 0 or min(self.dense_images or 0, self.track_every, self.spare_frames) < 0:
             raise ConfigError(
                 "Stage needs share > 0 and dense_images, track_every, spare_frames >= 0; got "

@@ -33,6 +33,7 @@ from everview.evaluation.metrics.poses import align_paths, moved_path
 from everview.model.network import Network
 from everview.model.stream import Stream
 from everview.pipeline.peak import PeakMemory
+from everview.weights.hashes import weights_hash
 from everview.weights.load import load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,12 +83,15 @@ def _begun(options: argparse.Namespace, network: Network) -> dict[str, Any]:
         settings = {run["frames"]: (begun["model"], begun["seed"]) for run in begun["runs"]}
         if settings and settings != {options.frames: (options.model, options.seed)}:
             sys.exit(f"{options.out} is of another model, seed or length ({settings}): give -o")
+        if begun.get("weights_sha256") != weights_hash(network):
+            sys.exit(f"{options.out} is of other weights of {options.model}: give -o")
         return begun
     return {
         "format": "everview endless",
         "format_version": 1,
         "code": code_version(),
         "model": options.model,
+        "weights_sha256": weights_hash(network),
         "walk": WALK,
         "seed": options.seed,
         "machine": describe(network.device),

@@ -19,6 +19,7 @@ from everview.evaluation.benchmarks.clip import Choice, EvalClip
 from everview.evaluation.benchmarks.longworld import clips
 from everview.evaluation.machine import code_version, describe
 from everview.model.network import Network
+from everview.weights.hashes import weights_hash
 from everview.weights.load import load
 
 OUT = Path(__file__).resolve().parent / "results" / "key_range.json"
@@ -43,7 +44,8 @@ def main() -> int:
     rows = [_row(room, keys) for room in ROOMS]
     result = {
         "format": "everview key range", "format_version": 1, "code": code_version(),
-        "model": options.model, "frames": options.frames, "every": EVERY, "walks": WALKS,
+        "model": options.model, "weights_sha256": weights_hash(network),
+        "frames": options.frames, "every": EVERY, "walks": WALKS,
         "machine": describe(network.device), "rows": rows,
     }  # fmt: skip
     options.out.write_text(json.dumps(result, indent=1) + "\n")

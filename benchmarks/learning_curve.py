@@ -2,7 +2,7 @@
 
 python -P benchmarks/learning_curve.py [LOG] [-o IMAGE]
 
-LOG is what `everview train` printed (default: the run that made the bundled model). Terms that fell
+LOG is what `everview train` printed (default: the last run of the bundled model). Terms that fell
 by more over the last quarter of the run than they scatter there were still being learnt.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-LOG = ROOT / "benchmarks" / "results" / "mini_teacher_h100.log"
+LOG = ROOT / "benchmarks" / "results" / "mini_path_cpu.log"
 IMAGE = ROOT / "docs" / "images" / "learning_curve.png"
 LINE = re.compile(r"step (\d+)\s+([\d.]+) min .*?\s(rate .*)")
 TERM = re.compile(r"([a-z_]+/[a-z_]+) ([-\d.e+]+)")

@@ -41,6 +41,7 @@ from everview.geometry.cameras import points_from_depth
 from everview.geometry.rotations import invert_rigid
 from everview.memory import POLICIES
 from everview.model.network import Network
+from everview.weights.hashes import weights_hash
 from everview.weights.load import load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -137,12 +138,15 @@ def _begun(options: argparse.Namespace, network: Network) -> dict[str, Any]:
             sys.exit(f"{options.out} is of {max(lengths)} frames, not {options.frames}: give -o")
         if begun["model"] != options.model:
             sys.exit(f"{options.out} is of {begun['model']}, not {options.model}: give -o")
+        if begun.get("weights_sha256") != weights_hash(network):
+            sys.exit(f"{options.out} is of other weights of {options.model}: give -o")
         return begun
     return {
         "format": "everview memory policies",
         "format_version": 2,
         "code": code_version(),
         "model": options.model,
+        "weights_sha256": weights_hash(network),
         "machine": describe(network.device),
         "runs": [],
     }

@@ -36,6 +36,7 @@ from everview.model.network import Network
 from everview.quantization import METHODS, kernels_used, quantize, select_clips
 from everview.quantization.calibration import check_clips, survey_clips
 from everview.quantization.outliers import Outliers, token_sizes, with_outliers
+from everview.weights.hashes import weights_hash
 from everview.weights.load import load
 from everview.world.clip import WorldSequence, sequence, training_seed
 
@@ -273,11 +274,15 @@ def _against(
 
 def _begun(options: argparse.Namespace, network: Network) -> dict[str, Any]:
     if options.out.is_file():
-        return json.loads(options.out.read_text())
+        begun: dict[str, Any] = json.loads(options.out.read_text())
+        if begun.get("weights_sha256") != weights_hash(network):
+            raise SystemExit(f"{options.out} is of other weights of mini: give -o")
+        return begun
     kept = {k: v for k, v in vars(options).items() if k not in ("out", "only", "clips")}
     return {
         "benchmark": f"quantization_accuracy, {options.part}",
         "code": code_version(),
+        "weights_sha256": weights_hash(network),
         "machine": describe(network.device),
         "settings": kept,
         "runs": {},

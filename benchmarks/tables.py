@@ -248,19 +248,22 @@ LEAGUE = {
 }  # fmt: skip
 """Score of a memory policy -> words, decimals."""
 OURS = ("late_merge", "key_diversity")
+BUNDLED_LEAGUE = "memory_policies_v2.json"
 SEEDS = ("memory_policies.json", "memory_policies_seeds.json")
 """All policies on one seed, a few of them on several."""
 
 
 def memory() -> str:
     """All tables of the page on memory."""
-    leagues = {
-        "memory_policies.json": "LongWorld",
-        "memory_policies_10000.json": "LongWorld, ten thousand frames",
-        "memory_policies_real.json": "Real sequences",
-    }
-    parts = [_league(file, title) for file, title in leagues.items() if (RESULTS / file).exists()]
-    parts[1:1] = [part(file) for part in (_duels, _bits) for file in SEEDS] + [_key_range()]
+    parts = [
+        _league("memory_policies.json", "LongWorld"),
+        *(part(file) for part in (_duels, _bits) for file in SEEDS),
+        _league(BUNDLED_LEAGUE, "LongWorld, the weights that are bundled now"),
+        _bits(BUNDLED_LEAGUE),
+        _key_range(),
+        _league("memory_policies_10000.json", "LongWorld, ten thousand frames"),
+        _league("memory_policies_real.json", "Real sequences"),
+    ]
     return "\n".join([*parts, _endless(), _memory_speed()])
 
 
@@ -366,7 +369,7 @@ def _bits(file: str) -> str:
     against_16 = ("ate_share", "abs_rel")
     tables = {name: _by_walk(result, name) for name in scores}
     lines = [
-        f"### Few bits, at equal tokens: {_seen(result)}",
+        f"### Few bits, at equal tokens: {_bundled(result)}, {_seen(result)}",
         "",
         "Change against the network's own numbers (float32), then against `bits=16` where that was "
         "run, of the mean over walks; in brackets the 95 % interval (Student's t).",
@@ -513,6 +516,7 @@ def quantization() -> str:
     result = read("quantization_methods.json")
     settings = result["settings"]
     sampling = read("quantization_sampling.json")
+    newer = read("quantization_v2.json")
     lines = [
         f"{_bundled(result)}, held-out procedural clips of {settings['frames']} frames, "
         f"{settings['calibration_clips']} calibration clips. Shares of what the float network "
@@ -524,6 +528,12 @@ def quantization() -> str:
         _source(
             "quantization_methods.json", result["machine"], "benchmarks/quantization_accuracy.py"
         ),
+        "",
+        f"{_bundled(newer)}, v2, the same for the schemes of the gates and plain rounding:",
+        "",
+        *_quantized(newer["runs"]),
+        "",
+        _source("quantization_v2.json", newer["machine"], "benchmarks/quantization_accuracy.py"),
         "",
         *_copies(),
         "`everview` minus other methods, percentage points of the scores, clip by clip, with 95 % "
@@ -557,7 +567,7 @@ def _copies() -> list[str]:
     lines = []
     for part, words in COPIES.items():
         result = read(f"quantization_{part}.json")
-        title = f"The same on a copy of `mini` with {words}:"
+        title = f"The same on a copy of `mini` v1 with {words}:"
         if part != "channels":
             sizes = result["special_over_patches"]
             before, after = (

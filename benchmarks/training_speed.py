@@ -26,7 +26,7 @@ from everview.training.recipe.recipe import TrainingRecipe
 from everview.training.recipe.settings import ComputeSettings, NetworkSettings, ObjectiveSettings
 from everview.training.run.average import MovingAverage
 from everview.training.run.optimiser import clip, make_optimiser
-from everview.training.run.precision import precision_of
+from everview.training.run.precision import attention_of, autocast_of
 from everview.training.run.setup import make_network
 from everview.training.teacher import Teacher
 
@@ -108,7 +108,7 @@ def _repeated(batch: Batch, times: int) -> Batch:
 def _attention(device: torch.device) -> dict[str, float]:
     """Milliseconds of attention forward and back: 32 frames of 69 tokens, 6 heads of 32 channels.
 
-    `as in training` is what `precision_of` chooses; `fused` is torch's own choice.
+    `as in training` is what `attention_of` chooses; `fused` is torch's own choice.
     """
     found = {}
     for precision in ("float32", "bfloat16"):
@@ -121,7 +121,7 @@ def _attention(device: torch.device) -> dict[str, float]:
             times = []
             for _ in range(WARM_UP + 20):
                 begin = time.perf_counter()
-                with context or precision_of(compute, device):
+                with context or attention_of(compute, device):
                     out = F.scaled_dot_product_attention(q, k, v)
                 torch.autograd.grad(out, inputs, back)
                 if device.type == "cuda":
@@ -152,9 +152,10 @@ def _time(recipe: TrainingRecipe, batch: Batch, device: torch.device, steps: int
             begin = time.perf_counter()
             said = None if teacher is None else teacher(shown.images, shown.queries)
             optimiser.zero_grad(set_to_none=True)
-            with precision_of(recipe.compute, device):
-                total, _ = learner(shown, said)
-            total.backward()
+            with attention_of(recipe.compute, device):
+                with autocast_of(recipe.compute, device):
+                    total, _ = learner(shown, said)
+                total.backward()
             norm = clip(learner.parameters(), 1.0)
             if not bool(torch.stack([total.detach(), norm]).isfinite().all()):
                 raise SystemExit(f"{recipe.compute}: the loss is not finite in step {number}")

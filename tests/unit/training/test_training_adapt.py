@@ -14,7 +14,7 @@ from everview.training.adapt.memory import estimate_memory
 from everview.training.objective.learner import Learner
 from everview.training.recipe.settings import LoraSettings
 from everview.training.run.folder import save_model
-from everview.training.run.precision import precision_of
+from everview.training.run.precision import attention_of, autocast_of
 from everview.training.run.setup import make_network
 
 CPU = torch.device("cpu")
@@ -136,7 +136,8 @@ def _kept_bytes(learner, batch, compute):
 
     with (
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
-        precision_of(compute, CPU),
+        attention_of(compute, CPU),
+        autocast_of(compute, CPU),
     ):
         total, _ = learner(batch, None)
     assert total.requires_grad

@@ -1,7 +1,7 @@
 """In which precision a step is computed, and by which kernel of attention."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -9,21 +9,23 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from everview.training.recipe.settings import ComputeSettings
 
 
-@contextmanager
-def precision_of(compute: ComputeSettings, device: torch.device) -> Iterator[None]:
-    """A context for the forward pass; the backward pass follows what was done in it.
-
-    On a CPU in bfloat16 attention is made of plain products. Its kernel there is quick in float32
-    only: going back through it in bfloat16 takes ten times as long as through the products, and
-    was a third of a step.
-    """
+def autocast_of(compute: ComputeSettings, device: torch.device) -> torch.autocast:
+    """For the forward pass."""
     is_half = compute.precision == "bfloat16"
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_half):
-        if is_half and device.type == "cpu":
-            with _plain_attention():
-                yield
-        else:
-            yield
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_half)
+
+
+def attention_of(
+    compute: ComputeSettings, device: torch.device
+) -> AbstractContextManager[None, None]:
+    """For the forward and the backward pass, which may compute blocks again.
+
+    On a CPU in bfloat16 attention is made of plain products: the fused kernel there is made for
+    float32, and going back through it in bfloat16 takes several times as long
+    (docs/decisions/0017).
+    """
+    is_plain = compute.precision == "bfloat16" and device.type == "cpu"
+    return _plain_attention() if is_plain else nullcontext()
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import itertools
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,7 +32,7 @@ from everview.training.run.folder import MODEL, claim, save_model
 from everview.training.run.guard import Guard
 from everview.training.run.optimiser import clip, make_optimiser, set_rate
 from everview.training.run.parallel import full_state, gradients_stay, spread
-from everview.training.run.precision import precision_of
+from everview.training.run.precision import attention_of, autocast_of
 from everview.training.run.ranks import Ranks
 from everview.training.run.record import LOSSES, Line, Meter, Record
 from everview.training.run.setup import make_network, make_teacher
@@ -219,8 +218,9 @@ class Trainer:
             batch = next(stream).to(self.device)
             self._waited += time.monotonic() - asked
             said = self._ask(batch)
-            with gradients_stay(self.module, is_last=number == num_parts - 1):
-                with self._precision():
+            stays = gradients_stay(self.module, is_last=number == num_parts - 1)
+            with stays, attention_of(self.recipe.compute, self.device):
+                with autocast_of(self.recipe.compute, self.device):
                     total, judged = self.module(batch, said)
                 (total / num_parts).backward()
             parts.append((batch, said))
@@ -236,7 +236,7 @@ class Trainer:
             for judged in watched:
                 self.meter.add(_watched(judged))
         else:
-            with self._precision():
+            with autocast_of(self.recipe.compute, self.device):
                 self.guard.accuse(parts, step=self.progress.step)
         images = sum(batch.images.shape[0] * batch.images.shape[1] for batch, _ in parts)
         return Step(is_finite, images, watched[-1].weights)
@@ -285,9 +285,6 @@ class Trainer:
 
     def _stage(self, step: int) -> int:
         return self.recipe.stage_at(self._share(step))
-
-    def _precision(self) -> AbstractContextManager[None]:
-        return precision_of(self.recipe.compute, self.device)
 
     def _line(self, rate: float, stage: int, weights: dict[str, float]) -> Line:
         """Means over the steps since the last line and over all ranks; `waited` for clips, here."""

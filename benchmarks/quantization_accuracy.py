@@ -81,12 +81,14 @@ def main() -> int:
     """Return the exit code."""
     options = _options()
     torch.set_num_threads(options.threads)
-    network = _without_heads(load("mini", device="cpu"))
+    network = load("mini", device="cpu")
+    weights = weights_hash(network)
+    network = _without_heads(network)
     facts = {}
     if options.part in OUTLIERS:
         network, facts = with_outliers_of(network, options.part)
     clips = _held_out(network, options)
-    result = _begun(options, network)
+    result = _begun(options, network, weights)
     if facts:
         result["special_over_patches"] = facts
     exact = _shown(network, clips)
@@ -272,17 +274,17 @@ def _against(
     return compared
 
 
-def _begun(options: argparse.Namespace, network: Network) -> dict[str, Any]:
+def _begun(options: argparse.Namespace, network: Network, weights: str) -> dict[str, Any]:
     if options.out.is_file():
         begun: dict[str, Any] = json.loads(options.out.read_text())
-        if begun.get("weights_sha256") != weights_hash(network):
+        if begun.get("weights_sha256") != weights:
             raise SystemExit(f"{options.out} is of other weights of mini: give -o")
         return begun
     kept = {k: v for k, v in vars(options).items() if k not in ("out", "only", "clips")}
     return {
         "benchmark": f"quantization_accuracy, {options.part}",
         "code": code_version(),
-        "weights_sha256": weights_hash(network),
+        "weights_sha256": weights,
         "machine": describe(network.device),
         "settings": kept,
         "runs": {},

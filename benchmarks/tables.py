@@ -181,9 +181,13 @@ def ablation() -> str:
     return "\n".join(lines) + "\n"
 
 
+VERSIONS = {None: "v1", "6f3f2bfcc4b6b5168e90b2fd3a18e099eb2c98a069ab7e7240410f4175a795fb": "v2"}
+"""Hash of the bundled weights -> their version; results of v1 do not say which they had."""
+
+
 def _bundled(result: dict[str, Any]) -> str:
-    """The bundled model of a result; files that do not say which weights are of v1."""
-    return "`mini`" if "weights_sha256" in result else "`mini` v1"
+    """The bundled model that a result is of."""
+    return f"`mini` {VERSIONS[result.get('weights_sha256')]}"
 
 
 def lengths() -> str:
@@ -258,7 +262,7 @@ def memory() -> str:
     parts = [
         _league("memory_policies.json", "LongWorld"),
         *(part(file) for part in (_duels, _bits) for file in SEEDS),
-        _league(BUNDLED_LEAGUE, "LongWorld, the weights that are bundled now"),
+        _league(BUNDLED_LEAGUE, "LongWorld, newer weights"),
         _bits(BUNDLED_LEAGUE),
         _key_range(),
         _league("memory_policies_10000.json", "LongWorld, ten thousand frames"),
@@ -529,7 +533,7 @@ def quantization() -> str:
             "quantization_methods.json", result["machine"], "benchmarks/quantization_accuracy.py"
         ),
         "",
-        f"{_bundled(newer)}, v2, the same for the schemes of the gates and plain rounding:",
+        f"{_bundled(newer)}, the same for the schemes of the gates and plain rounding:",
         "",
         *_quantized(newer["runs"]),
         "",

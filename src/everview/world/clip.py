@@ -12,7 +12,7 @@ from everview.geometry.rotations import invert_rigid
 from everview.world.develop import Effects, develop, shutter
 from everview.world.dice import Dice, hash_label
 from everview.world.kinds import KINDS, make_place
-from everview.world.places import Place, Turned
+from everview.world.places import Place, TiltedPlace
 from everview.world.render import render
 from everview.world.solids import turn_about_x
 from everview.world.tracks import follow
@@ -175,7 +175,7 @@ class WorldView:
         )  # fmt: skip
         if options.tilt:
             up = torch.deg2rad(torch.tensor([options.tilt]))
-            self.place = Turned(self.place, turn_about_x(up)[0])
+            self.place = TiltedPlace(self.place, turn_about_x(up)[0])
         self._intrinsics = _intrinsics(self._dice, size, fov).to(options.device)
         self._camera_from_place = invert_rigid(self.place.cameras(torch.zeros(1)))[0]
 

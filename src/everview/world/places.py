@@ -37,7 +37,7 @@ class Place(Protocol):
         ...
 
 
-class Turned:
+class TiltedPlace:
     """A place whose camera is mounted otherwise: each pose is turned about the camera itself.
 
     Args:

@@ -153,6 +153,7 @@ def _kept_bytes(learner, batch, compute):
         ("compute.precision=bfloat16", "stages.0.dense_images=null"),
         ("network.preset=mini", "data.tracked_points=32"),
         ("network.preset=mini", "compute.precision=bfloat16"),
+        ("network.preset=mini", "compute.precision=bfloat16", "network.attention=global"),
         (
             "network.preset=mini",
             "compute.precision=bfloat16",

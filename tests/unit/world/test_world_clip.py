@@ -36,6 +36,7 @@ def test_a_tilted_camera_sees_the_same_from_the_same_places(walk):
     angle = torch.deg2rad(torch.tensor(-20.0)).double()
     turn = torch.eye(4, dtype=torch.float64)
     turn[:3, :3] = turn_about_x(angle)
+    assert turn[1, 2] > 0.3, "its axis points down"
     right = invert_rigid(turn) @ walk.world_from_camera.double() @ turn
     torch.testing.assert_close(tilted.world_from_camera.double(), right, rtol=0, atol=1e-6)
     camera = invert_rigid(tilted.world_from_camera.double())

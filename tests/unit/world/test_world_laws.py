@@ -52,9 +52,10 @@ def test_points_seen_from_another_frame_have_the_depth_that_is_there(seed, kind)
 
 
 @settings(deadline=None, max_examples=12)
-@given(seed=SEED, kind=KIND, moving=st.booleans())
-def test_tracks_agree_with_depth_where_they_are_seen(seed, kind, moving):
-    clip = sequence(seed, 4, size=SIZE, kind=kind, speed=1.5, options=Options(moving=float(moving)))
+@given(seed=SEED, kind=KIND, moving=st.booleans(), tilt=st.sampled_from((0.0, -30.0)))
+def test_tracks_agree_with_depth_where_they_are_seen(seed, kind, moving, tilt):
+    options = Options(moving=float(moving), tilt=tilt)
+    clip = sequence(seed, 4, size=SIZE, kind=kind, speed=1.5, options=options)
     queries = _pixels()[::23]
     pixels, visible = clip.tracks(queries)
     known = clip.valid[0].flatten()[::23]

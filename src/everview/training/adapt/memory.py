@@ -19,7 +19,7 @@ HALF_DENSE_SHARE = 0.52
 """The same of convolutions."""
 HALF_TRACKER_SHARE = 0.65
 """The same of the tracker."""
-SCORE = 2 * HALF
+BYTES_PER_SCORE = 2 * HALF
 """Bytes that attention made of plain products keeps of each query and key (`run/precision.py`)."""
 TEACHER_SHARE = 0.3
 """Activations of a forward pass without gradients, relative to one with."""
@@ -113,7 +113,7 @@ def _activations(
     dense, one_chunk = _dense(config, load)
     share, dense_share = (HALF_SHARE, HALF_DENSE_SHARE) if is_half else (1.0, 1.0)
     tracker = _tracker(config, load) * (HALF_TRACKER_SHARE if is_half else 1.0)
-    scores, most_scores = _scores(config, load) if is_half and on_cpu else (0.0, 0.0)
+    scores, most_scores = _attention_scores(config, load) if is_half and on_cpu else (0.0, 0.0)
     if recipe.compute.checkpoint_activations:  # not of the tracker
         agg = config.aggregator
         inputs = FLOAT * load.images * load.tokens * agg.embed_dim
@@ -163,11 +163,11 @@ def _blocks(config: Config, load: _Load) -> tuple[float, float]:
     return count * one + camera.num_iterations * camera.trunk_depth * 1.2 * trunk, one
 
 
-def _scores(config: Config, load: _Load) -> tuple[float, float]:
+def _attention_scores(config: Config, load: _Load) -> tuple[float, float]:
     """What plain attention keeps for pairs of query and key: all blocks; the one that has most."""
     agg, encoder = config.aggregator, config.patch_embed
     tokens = load.tokens + 1 + agg.num_register_tokens
-    one_head = SCORE * load.images * tokens**2  # of which each token sees its own frame
+    one_head = BYTES_PER_SCORE * load.images * tokens**2  # of which each token sees its own frame
     seen = load.frames if config.attention == "global" else (load.frames + 1) / 2
     heads = encoder.num_heads * encoder.depth + agg.num_heads * agg.depth * (1 + seen)
     return one_head * heads, one_head * agg.num_heads * seen

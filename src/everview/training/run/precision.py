@@ -15,9 +15,7 @@ def autocast_of(compute: ComputeSettings, device: torch.device) -> torch.autocas
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_half)
 
 
-def attention_of(
-    compute: ComputeSettings, device: torch.device
-) -> AbstractContextManager[None, None]:
+def attention_of(compute: ComputeSettings, device: torch.device) -> AbstractContextManager[None]:
     """For the forward and the backward pass, which may compute blocks again.
 
     On a CPU in bfloat16 attention is made of plain products: the fused kernel there is made for

@@ -1,8 +1,10 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from everview.training.losses.cameras import camera_loss, path_loss, relative_pose_loss
+from everview.training.losses.cameras import camera_loss, path_loss, relative_pose_loss, turn_loss
 from everview.training.losses.maps import confidence_loss, gradient_loss
 from everview.training.losses.scale import scene_scale
 from everview.training.losses.tracks import track_loss
@@ -116,6 +118,28 @@ def test_a_perfect_path_and_one_that_stands_still_have_gradients():
         path_loss(estimate, truth).backward()
         assert estimate.grad is not None
         assert estimate.grad.isfinite().all()
+
+
+def turned(*degrees: float) -> torch.Tensor:
+    """Pose encodings of a camera that turns about y where it stands."""
+    half = torch.deg2rad(torch.tensor(degrees, dtype=torch.float64)) / 2
+    encoding = torch.zeros(1, len(degrees), 9, dtype=torch.float64)
+    encoding[0, :, 4], encoding[0, :, 6] = half.sin(), half.cos()
+    return encoding
+
+
+def test_a_turn_is_judged_over_all_pairs_in_radians():
+    error = float(turn_loss(turned(0, 10, 25), turned(0, 10, 20)))
+    assert error == pytest.approx(4 * 2 * math.sin(math.radians(2.5)) / 9, rel=1e-4)
+    common = float(turn_loss(turned(30, 40, 50), turned(0, 10, 20)))
+    assert common == pytest.approx(0, abs=1e-5)
+
+
+def test_a_perfect_turn_has_a_gradient():
+    estimate = turned(0, 10, 20).requires_grad_()
+    turn_loss(estimate, turned(0, 10, 20)).backward()
+    assert estimate.grad is not None
+    assert estimate.grad.isfinite().all()
 
 
 def test_hidden_points_count_for_visibility_only():

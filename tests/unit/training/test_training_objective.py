@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -50,20 +51,71 @@ def test_the_truth_has_no_error(small_batch):
         assert float(term) == pytest.approx(0, abs=1e-4), name
 
 
-def test_depth_errors_are_relative_and_blind_to_what_is_unknown():
-    mask = torch.ones(1, 1, 14, 14, dtype=torch.bool)
-    mask[..., :7] = False
-    depth = torch.where(mask, 2.0, torch.nan)
-    target = Target(pose_encoding=torch.zeros(1, 1, 9), depth=depth, mask=mask)
+def _depth_terms(depth, truth, *, mask, confidence, alpha=0.1):
+    """Terms of maps of two clips of one frame each, (2, H, W)."""
+    target = Target(pose_encoding=torch.zeros(2, 1, 9), depth=truth[:, None], mask=mask[:, None])
     outputs = Outputs(
-        pose_encoding_iterations=torch.zeros(1, 1, 1, 9), depth=torch.full((1, 1, 14, 14), 4.0),
-        depth_confidence=torch.full((1, 1, 14, 14), 3.0), points=None, points_confidence=None,
+        pose_encoding_iterations=torch.zeros(1, 2, 1, 9), depth=depth[:, None],
+        depth_confidence=confidence[:, None], points=None, points_confidence=None,
         track_iterations=None, visibility_logits=None, track_confidence_logits=None,
     )  # fmt: skip
-    terms = ProceduralSupervision(alpha=0.1)(outputs, target).terms
-    expected = 3 * torch.log(torch.tensor(2.0)) - 0.1 * torch.log(torch.tensor(3.0))
-    torch.testing.assert_close(terms["depth"], expected)
-    assert float(terms["depth_gradient"]) == 0
+    return ProceduralSupervision(alpha=alpha)(outputs, target).terms
+
+
+@pytest.fixture
+def half_known():
+    """Masks of two clips, of which the left half is unknown."""
+    mask = torch.ones(2, 14, 14, dtype=torch.bool)
+    mask[..., :7] = False
+    return mask
+
+
+def test_depth_errors_are_relative_and_blind_to_what_is_unknown(half_known):
+    truth = torch.where(half_known, 2.0, torch.nan)
+    depth = torch.full((2, 14, 14), 2.0)
+    depth[..., 12:] = 4.0  # two of seven known columns
+    terms = _depth_terms(depth, truth, mask=half_known, confidence=torch.full((2, 14, 14), 3.0))
+    two, three = torch.tensor([2.0, 3.0]).log()
+    torch.testing.assert_close(terms["depth"], (1 + 3) * two * 2 / 7 - 0.1 * three)
+    torch.testing.assert_close(terms["scale"], two * 2 / 7)
+
+
+def test_the_scale_of_a_clip_is_a_term_of_its_own(half_known):
+    truth = torch.where(half_known, 2.0, torch.nan)
+    scale = torch.tensor([4.0, 0.5])[:, None, None]
+    sure = torch.ones(2, 14, 14)
+    terms = _depth_terms(
+        scale * torch.full((2, 14, 14), 2.0), truth, mask=half_known, confidence=sure
+    )
+    assert float(terms["depth"]) == float(terms["depth_gradient"]) == 0
+    assert float(terms["scale"]) == pytest.approx((math.log(4) + math.log(2)) / 2)
+
+
+def test_all_errors_count_alike_and_confidence_learns_how_large_they_are(half_known):
+    truth = torch.rand(2, 14, 14, generator=torch.Generator().manual_seed(0)) + 1
+    depth = (truth * torch.linspace(0.5, 2, 14)).requires_grad_()
+    confidence = (1 + truth).requires_grad_()
+    terms = _depth_terms(depth, truth, mask=half_known, confidence=confidence)
+    terms["depth"].backward()
+    known = half_known & (depth.grad != 0)  # the pixel in the middle has none
+    torch.testing.assert_close(
+        (depth.grad * depth)[known].abs(), torch.full((known.sum(),), 1 / 196)
+    )
+    error = (depth / truth).log().detach()
+    middle = torch.stack([e[m].median() for e, m in zip(error, half_known, strict=True)])
+    expected = ((error - middle[:, None, None]).abs() - 0.1 / confidence.detach()) / 196
+    torch.testing.assert_close(confidence.grad[half_known], expected[half_known])
+
+
+def test_a_clip_of_which_nothing_is_known_has_no_error(half_known):
+    half_known[1] = False
+    depth = torch.full((2, 14, 14), 3.0, requires_grad=True)
+    truth = torch.where(half_known, 3.0, torch.nan)
+    terms = _depth_terms(depth, truth, mask=half_known, confidence=torch.ones(2, 14, 14))
+    total = terms["depth"] + terms["scale"]
+    assert float(total.detach()) == 0
+    total.backward()
+    assert depth.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("truth", ["procedural", "released", "paper", None])

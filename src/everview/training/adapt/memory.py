@@ -38,7 +38,7 @@ class MemoryEstimate:
     gradients: int
     """Of what learns."""
     optimiser: int
-    """Two moments of AdamW."""
+    """Two moments of AdamW; Muon needs one less for what it changes."""
     average: int
     """Moving average of what learns."""
     activations: int

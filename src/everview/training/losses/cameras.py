@@ -135,6 +135,17 @@ def path_loss(estimate: Float[Tensor, "b s 9"], truth: Float[Tensor, "b s 9"]) -
     return ((apart.square().sum(dim=-1) + TINY).sqrt() / length[:, None, None]).mean()
 
 
+def turn_loss(estimate: Float[Tensor, "b s 9"], truth: Float[Tensor, "b s 9"]) -> Float[Tensor, ""]:
+    """Error of the rotation from one frame to another, all pairs, in radians.
+
+    What the evaluation's relative rotation measures. It is the chord 2 sin(angle / 2), whose
+    gradient is finite where the error is 0.
+    """
+    ours, true = (matrix_from_quaternion(pose[..., 3:7]) for pose in (estimate, truth))
+    error = ours[:, :, None] @ ours[:, None].mT - true[:, :, None] @ true[:, None].mT  # b s s 3 3
+    return ((error.square().sum(dim=(-2, -1)) / 2 + TINY).sqrt()).mean()
+
+
 def _centres(encoding: Float[Tensor, "b s 9"]) -> Float[Tensor, "b s 3"]:
     """Of cameras, in the world."""
     turned = matrix_from_quaternion(encoding[..., 3:7]).mT

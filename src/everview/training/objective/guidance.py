@@ -7,12 +7,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from everview.model.network import Network, Outputs
-from everview.training.losses.cameras import path_loss, relative_pose_loss
+from everview.training.losses.cameras import path_loss, relative_pose_loss, turn_loss
 from everview.training.losses.objective import Objective
 from everview.training.losses.target import Target, in_full_precision
 from everview.training.objective.matching import Matching
 
-WEIGHTS = {"flow": 2.0, "attention": 1.0, "rotation": 15.0, "translation": 5.0, "path": 0.0}
+WEIGHTS = {
+    "flow": 2.0, "attention": 1.0, "rotation": 15.0, "translation": 5.0, "path": 0.0, "turn": 0.0,
+}  # fmt: skip
 """Of the terms, unless a recipe says otherwise."""
 
 
@@ -31,10 +33,10 @@ class Guidance(nn.Module):
         target: Target,
         still: Bool[Tensor, "b s H W"] | None = None,
     ) -> Objective:
-        """Terms `flow`, `attention` (see `Matching`), `rotation`, `translation`, `path`.
+        """Terms `flow`, `attention` (see `Matching`), `rotation`, `translation`, `path`, `turn`.
 
-        The last three are of motion: from frame to frame, and of all pairs over the path's length.
-        Clips of one frame have none of them.
+        The last four are of motion: from frame to frame, and of all pairs: distances over the
+        path's length, and angles. Clips of one frame have none of them.
         """
         poses = in_full_precision(outputs).pose_encoding_iterations[-1]
         if poses.shape[1] < 2:
@@ -44,6 +46,7 @@ class Guidance(nn.Module):
         rotation, translation = relative_pose_loss(poses, target.pose_encoding)
         terms |= {"rotation": rotation, "translation": translation}
         terms["path"] = path_loss(poses, target.pose_encoding)
+        terms["turn"] = turn_loss(poses, target.pose_encoding)
         return Objective(terms=terms, weights=dict(WEIGHTS), diagnostics=identity_share(target))
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from everview.model.network import Outputs
@@ -24,10 +25,12 @@ SMALLEST_DEPTH = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class ProceduralSupervision:
-    """5 camera + depth + depth_gradient + points + 0.5 tracks.
+    """5 camera + depth + depth_gradient + scale + points + 0.5 tracks.
 
-    Depth errors are taken in logarithms, so that near and far surfaces count alike. Tracks are in
-    tenths of the image's width.
+    Depth errors are taken in logarithms, so that near and far surfaces count alike. What all
+    pixels of a clip have in common is the term `scale`; `depth` is the rest, which else would all
+    have one sign where the scale is off, and say nothing of shape. Tracks are in tenths of the
+    image's width.
     """
 
     camera_weight: float = 5.0
@@ -46,7 +49,7 @@ class ProceduralSupervision:
         *,
         dense_frames: Sequence[tuple[int, int]] | None = None,
     ) -> Objective:
-        """Compare; terms `camera`, `depth`, `depth_gradient`, `points`, `tracks`."""
+        """Compare; terms `camera`, `depth`, `depth_gradient`, `scale`, `points`, `tracks`."""
         terms = {"camera": camera_loss(outputs.pose_encoding_iterations, target.pose_encoding)}
         maps = map_pairs(outputs, target, dense_frames=dense_frames)
         maps = {kind: without_invalid_truth(pairs) for kind, pairs in maps.items()}
@@ -72,19 +75,37 @@ class ProceduralSupervision:
     def _depth(self, pairs: MapPairs) -> dict[str, Tensor]:
         truth = torch.where(pairs.mask[..., None], pairs.truth, 1.0)
         error = pairs.value.clamp_min(SMALLEST_DEPTH).log() - truth.clamp_min(SMALLEST_DEPTH).log()
+        shape, scale = _without_scale(error[..., 0], pairs)
         return {
-            "depth": self._weighed(error[..., 0].abs(), pairs),
+            "depth": self._weighed(shape.abs(), pairs),
             "depth_gradient": gradient_error(error, pairs.mask),
+            "scale": scale.abs().mean(),
         }
 
     def _weighed(self, error: Tensor, pairs: MapPairs) -> Tensor:
-        """Mean over valid pixels of error * c - alpha ln c.
+        """Mean over valid pixels of the error, and of error * c - alpha ln c as seen by c alone.
 
         Source: VGGT Eq. 2 (aleatoric uncertainty, Kendall and Gal 2016), with the error not
-        squared.
+        squared; there c also weighs the error, so that what is easy counts most. Seitzer et al.,
+        "On the pitfalls of heteroscedastic uncertainty estimation" (2022), beta = 1, is this.
         """
         confidence = pairs.confidence
-        return masked_mean(error * confidence - self.alpha * confidence.log(), pairs.mask)
+        uncertainty = error.detach() * confidence - self.alpha * confidence.log()
+        return masked_mean(error + uncertainty, pairs.mask)
+
+
+def _without_scale(
+    error: Float[Tensor, "m H W"], pairs: MapPairs
+) -> tuple[Float[Tensor, "m H W"], Float[Tensor, " clips"]]:
+    """Errors of logarithms less their median in the clip, a constant; and their mean by clip."""
+    shape, means = torch.zeros_like(error), []
+    for clip in pairs.clip.unique():
+        images = pairs.clip == clip
+        valid = error[images][pairs.mask[images]]
+        middle = valid.detach().median() if valid.numel() else 0.0
+        shape = torch.where(images[:, None, None], error - middle, shape)
+        means.append(valid.mean() if valid.numel() else valid.sum())
+    return shape, torch.stack(means)
 
 
 def _tracks(outputs: Outputs, target: Target) -> Tensor:

@@ -56,6 +56,11 @@ class TrainingRecipe:
                 f"ScheduleSettings.floor {self.schedule.floor} lies above the learning rate "
                 f"{self.optimiser.learning_rate}"
             )
+        if self.optimiser.matrices == "muon" and self.compute.parallel == "fsdp":
+            raise ConfigError(
+                "optimiser.matrices=muon needs whole matrices: set compute.parallel=ddp, or "
+                "optimiser.matrices=adamw"
+            )
         self._check_terms()
 
     def save(self, path: Path) -> None:

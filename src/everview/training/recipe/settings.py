@@ -157,10 +157,13 @@ class TeacherSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiserSettings:
-    """AdamW, clipping and the moving average."""
+    """Steps, clipping and the moving average."""
 
     learning_rate: float = 8e-4
     """Peak."""
+    matrices: Literal["adamw", "muon"] = "adamw"
+    """How the weights of wide linear layers are changed; all else by AdamW. Muon makes the steps of
+    a matrix equally large in all its directions; not with `compute.parallel=fsdp`."""
     betas: tuple[float, float] = (0.9, 0.95)
     """Of the moments."""
     weight_decay: float = 0.02

@@ -13,7 +13,7 @@ _RELEASED_DISTILLATION = (
 
 TERMS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
     {
-        "procedural": ("camera", "depth", "depth_gradient", "points", "tracks"),
+        "procedural": ("camera", "depth", "depth_gradient", "scale", "points", "tracks"),
         "released": (
             "translation", "rotation", "fov", "depth_confidence", "depth_error", "depth_gradient",
             "points_confidence", "points_error", "points_normals", "tracks", "visibility",
@@ -24,7 +24,7 @@ TERMS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
         "teacher released": _RELEASED_DISTILLATION,
         "teacher released-eval": _RELEASED_DISTILLATION,
         "teacher paper": _PAPER,
-        "guide": ("flow", "attention", "rotation", "translation", "path"),
+        "guide": ("flow", "attention", "rotation", "translation", "path", "turn"),
     }
 )  # fmt: skip
 """Loss -> names of its terms; those of a teacher behind the word `teacher`."""

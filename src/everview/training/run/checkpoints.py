@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from everview.errors import InputError
+from everview.training.run.optimiser import Optimiser
 from everview.training.run.ranks import placed, whole
 
 CHECKPOINT = "checkpoint.pt"
@@ -97,24 +98,23 @@ def set_random_states(states: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state_all(states["cuda"])
 
 
-def optimiser_state(optimiser: torch.optim.Optimizer, module: nn.Module) -> dict[str, Any]:
+def optimiser_state(optimiser: Optimiser, module: nn.Module) -> dict[str, Any]:
     """State of each parameter by its name, on the CPU, whole also if parameters are sharded."""
     return {
-        name: {key: _kept(value) for key, value in optimiser.state[parameter].items()}
+        name: {key: _kept(value) for key, value in state.items()}
         for name, parameter in module.named_parameters()
-        if parameter in optimiser.state
+        if (state := optimiser.state_of(parameter))
     }
 
 
-def set_optimiser_state(
-    optimiser: torch.optim.Optimizer, module: nn.Module, states: Mapping[str, Any]
-) -> None:
+def set_optimiser_state(optimiser: Optimiser, module: nn.Module, states: Mapping[str, Any]) -> None:
     """Give parameters the state that was stored under their names."""
     for name, parameter in module.named_parameters():
         if name in states:
-            optimiser.state[parameter] = {
-                key: _placed(value, parameter) for key, value in states[name].items()
-            }
+            optimiser.set_state(
+                parameter,
+                {key: _placed(value, parameter) for key, value in states[name].items()},
+            )
 
 
 def _kept(value: Any) -> Any:  # noqa: ANN401  -- tensors and numbers

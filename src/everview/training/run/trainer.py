@@ -30,7 +30,7 @@ from everview.training.run.checkpoints import (
 from everview.training.run.curves import CURVES, draw_curves
 from everview.training.run.folder import MODEL, claim, save_model
 from everview.training.run.guard import Guard
-from everview.training.run.optimiser import clip, make_optimiser, set_rate
+from everview.training.run.optimiser import clip, make_optimiser
 from everview.training.run.parallel import full_state, gradients_stay, spread
 from everview.training.run.precision import attention_of, autocast_of
 from everview.training.run.ranks import Ranks
@@ -207,8 +207,8 @@ class Trainer:
 
     def _step(self, stream: Iterator[Batch], rate: float) -> Step:
         """Forward, backward, and the optimiser unless anything is not finite on any rank."""
-        set_rate(self.optimiser, rate)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.set_rate(rate)
+        self.optimiser.zero_grad()
         parts: list[tuple[Batch, Prediction | None]] = []
         totals: list[Tensor] = []
         watched: list[Judged] = []

@@ -1,0 +1,87 @@
+"""Which steps which parameters take."""
+
+import pytest
+import torch
+
+from everview.errors import ConfigError
+from everview.model.network import build
+from everview.model.presets import presets
+from everview.training.recipe.settings import OptimiserSettings
+from everview.training.run.checkpoints import optimiser_state
+from everview.training.run.optimiser import NARROWEST, make_optimiser
+from everview.training.run.trainer import Trainer
+
+RATE = 1e-2
+
+
+@pytest.fixture
+def network():
+    return build(presets["tiny"], seed=0).train()
+
+
+def _stepped(network, matrices):
+    """The optimiser after a step along random gradients, and how it changed each parameter."""
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    settings = OptimiserSettings(learning_rate=RATE, weight_decay=0, matrices=matrices)
+    optimiser = make_optimiser(network, settings)
+    generator = torch.Generator().manual_seed(0)
+    for p in network.parameters():
+        p.grad = torch.randn(p.shape, generator=generator) if p.requires_grad else None
+    optimiser.step()
+    return optimiser, {n: p.detach() - before[n] for n, p in network.named_parameters()}
+
+
+def test_muon_turns_the_steps_of_wide_linear_layers(network):
+    optimiser, changes = _stepped(network, "muon")
+    linear = {f"{n}.weight" for n, m in network.named_modules() if isinstance(m, torch.nn.Linear)}
+    wide = {n for n in linear if min(changes[n].shape) >= NARROWEST}
+    assert len(wide) >= 9  # the camera head; the trunk of `tiny` is narrower
+    moments = optimiser_state(optimiser, network)
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            assert name not in moments
+        elif name in wide:
+            assert moments[name].keys() == {"momentum_buffer"}
+            sizes = torch.linalg.svdvals(changes[name]) / (0.2 * RATE * max(parameter.shape) ** 0.5)
+            assert all(0.5 < float(size) < 1.5 for size in sizes), name
+        else:
+            assert moments[name].keys() >= {"exp_avg", "exp_avg_sq"}
+            assert float(changes[name].abs().max()) == pytest.approx(RATE, rel=1e-2), name
+
+
+def test_steps_of_both_kinds_are_of_one_size(network):
+    other = build(presets["tiny"], seed=0).train()
+    _, muon = _stepped(network, "muon")
+    _, adamw = _stepped(other, "adamw")
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad and parameter.ndim == 2:
+            ratio = float(muon[name].square().mean().sqrt() / adamw[name].square().mean().sqrt())
+            assert 0.1 < ratio < 1.01, name
+
+
+def test_a_rate_holds_for_both(network):
+    optimiser, _ = _stepped(network, "muon")
+    before = [p.detach().clone() for p in network.parameters()]
+    optimiser.set_rate(0.0)
+    optimiser.step()
+    assert all(torch.equal(p, b) for p, b in zip(network.parameters(), before, strict=True))
+
+
+def test_shards_are_refused(small_recipe):
+    with pytest.raises(ConfigError, match="parallel=ddp"):
+        small_recipe("optimiser.matrices=muon", "compute.parallel=fsdp")
+
+
+def test_a_run_with_muon_goes_on_to_the_bit(tmp_path, small_recipe):
+    recipe = small_recipe("optimiser.matrices=muon", "schedule.length=4", "run.checkpoint_steps=2")
+    whole = Trainer(recipe, tmp_path / "whole")
+    for _ in whole.run():
+        pass
+    cut = Trainer(recipe, tmp_path / "cut")
+    for line in cut.run():
+        cut.wants_stop = line["step"] == 2
+    resumed = Trainer(recipe, tmp_path / "cut", resume=True)
+    for _ in resumed.run():
+        pass
+    pairs = zip(whole.learner.parameters(), resumed.learner.parameters(), strict=True)
+    assert all(torch.equal(ours, theirs) for ours, theirs in pairs)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from everview.model.network import Outputs
-from everview.training.losses.cameras import camera_loss
+from everview.training.losses.cameras import absolute_errors, with_sign_of
 from everview.training.losses.maps import gradient_error
 from everview.training.losses.masked import masked_mean
 from everview.training.losses.objective import Objective, diagnose
@@ -21,11 +21,13 @@ from everview.training.losses.target import (
 from everview.training.losses.tracks import track_loss
 
 SMALLEST_DEPTH = 1e-6
+ROUND_DECAY = 0.6
+"""Weight of a refinement round of cameras relative to the next one, as in VGGT's training."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProceduralSupervision:
-    """5 camera + depth + depth_gradient + scale + points + 0.5 tracks.
+    """5 camera + 2.5 fov + depth + depth_gradient + scale + points + 0.5 tracks.
 
     Depth errors are taken in logarithms, so that near and far surfaces count alike. What all
     pixels of a clip have in common is the term `scale`; `depth` is the rest, which else would all
@@ -34,7 +36,9 @@ class ProceduralSupervision:
     """
 
     camera_weight: float = 5.0
-    """Of the camera term, which sums over refinement rounds."""
+    """Of translation and rotation, summed over refinement rounds."""
+    fov_weight: float = 2.5
+    """Of the fields of view, likewise."""
     gradient_weight: float = 1.0
     """Of edges of depth, per direction."""
     track_weight: float = 0.5
@@ -49,8 +53,8 @@ class ProceduralSupervision:
         *,
         dense_frames: Sequence[tuple[int, int]] | None = None,
     ) -> Objective:
-        """Compare; terms `camera`, `depth`, `depth_gradient`, `scale`, `points`, `tracks`."""
-        terms = {"camera": camera_loss(outputs.pose_encoding_iterations, target.pose_encoding)}
+        """Compare; terms are those of the sum above."""
+        terms = _cameras(outputs, target)
         maps = map_pairs(outputs, target, dense_frames=dense_frames)
         maps = {kind: without_invalid_truth(pairs) for kind, pairs in maps.items()}
         if "depth" in maps:
@@ -63,6 +67,7 @@ class ProceduralSupervision:
             terms["tracks"] = _tracks(outputs, target)
         weights = dict.fromkeys(terms, 1.0) | {
             "camera": self.camera_weight,
+            "fov": self.fov_weight,
             "depth_gradient": self.gradient_weight,
             "tracks": self.track_weight,
         }
@@ -92,6 +97,14 @@ class ProceduralSupervision:
         confidence = pairs.confidence
         uncertainty = error.detach() * confidence - self.alpha * confidence.log()
         return masked_mean(error + uncertainty, pairs.mask)
+
+
+def _cameras(outputs: Outputs, target: Target) -> dict[str, Tensor]:
+    """L1 of pose encodings, later rounds counting more; q and -q are the same rotation."""
+    truth = target.pose_encoding
+    rounds = with_sign_of(outputs.pose_encoding_iterations, truth)
+    translation, rotation, fov = absolute_errors(rounds, truth, decay=ROUND_DECAY)
+    return {"camera": translation + rotation, "fov": fov}
 
 
 def _without_scale(

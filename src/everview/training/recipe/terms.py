@@ -13,7 +13,9 @@ _RELEASED_DISTILLATION = (
 
 TERMS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
     {
-        "procedural": ("camera", "depth", "depth_gradient", "scale", "points", "tracks"),
+        "procedural": (
+            "camera", "fov", "depth", "depth_gradient", "scale", "points", "tracks",
+        ),
         "released": (
             "translation", "rotation", "fov", "depth_confidence", "depth_error", "depth_gradient",
             "points_confidence", "points_error", "points_normals", "tracks", "visibility",

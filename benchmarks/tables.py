@@ -52,7 +52,7 @@ def main() -> int:
     texts = {
         ROOT / "README.md": accuracy() + "\n" + speed(),
         ROOT / "docs" / "speed.md": speed() + "\n" + scaling() + "\n" + world(),
-        ROOT / "docs" / "training.md": "\n".join([ablation(), lengths(), training_speed()]),
+        ROOT / "docs" / "training.md": "\n".join([ablation(), lengths(), seen(), training_speed()]),
         ROOT / "docs" / "memory.md": memory(),
         ROOT / "docs" / "quantization.md": quantization(),
         ROOT / "docs" / "accuracy.md": accuracy() + "\n" + footage(),
@@ -210,6 +210,31 @@ def lengths() -> str:
         lines.append(f"| {group['frames']} | " + " | ".join(cells) + " |")
     command = "everview eval procedural --clips 24 --frames 8,16,32,64 --teacher ..."
     lines += ["", _source("procedural_mini_lengths.json", result["machine"], command)]
+    return "\n".join(lines) + "\n"
+
+
+SEEN = {"truth/depth": 3, "truth/points": 3, "guide/flow": 3, "guide/path": 3, "guide/turn": 4}
+"""Terms of the table of clips seen before -> decimals."""
+
+
+def seen() -> str:
+    """Losses on clips just shown and on new ones."""
+    result = read("seen_or_fresh.json")
+    lines = [
+        f"Losses on the {result['groups']} groups of clips that a run was shown last, and on as many "
+        "that it has never seen; in brackets the standard error of the new ones:",
+        "",
+        "| run | " + " | ".join(f"`{name}`, shown | new" for name in SEEN) + " |",
+        "|---|" + "---|---|" * len(SEEN),
+    ]
+    for run in result["runs"]:
+        cells = []
+        for name, digits in SEEN.items():
+            (shown, _), (new, error) = run["seen"][name], run["fresh"][name]
+            cells.append(f"{shown:.{digits}f} | {new:.{digits}f} ({error:.{digits}f})")
+        lines.append(f"| {run['name']} | " + " | ".join(cells) + " |")
+    command = "benchmarks/seen_or_fresh.py"
+    lines += ["", _source("seen_or_fresh.json", result["machine"], command)]
     return "\n".join(lines) + "\n"
 
 

@@ -221,8 +221,8 @@ def seen() -> str:
     """Losses on clips just shown and on new ones."""
     result = read("seen_or_fresh.json")
     lines = [
-        f"Losses on the {result['groups']} groups of clips that a run was shown last, and on as many "
-        "that it has never seen; in brackets the standard error of the new ones:",
+        f"Losses on the {result['groups']} groups of clips that a run was shown last, and on as "
+        "many that it has never seen; in brackets the standard error of the new ones:",
         "",
         "| run | " + " | ".join(f"`{name}`, shown | new" for name in SEEN) + " |",
         "|---|" + "---|---|" * len(SEEN),

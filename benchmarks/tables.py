@@ -52,7 +52,9 @@ def main() -> int:
     texts = {
         ROOT / "README.md": accuracy() + "\n" + speed(),
         ROOT / "docs" / "speed.md": speed() + "\n" + scaling() + "\n" + world(),
-        ROOT / "docs" / "training.md": "\n".join([ablation(), lengths(), seen(), training_speed()]),
+        ROOT / "docs" / "training.md": "\n".join(
+            [ablation(), lengths(), seen(), noise(), training_speed()]
+        ),
         ROOT / "docs" / "memory.md": memory(),
         ROOT / "docs" / "quantization.md": quantization(),
         ROOT / "docs" / "accuracy.md": accuracy() + "\n" + footage(),
@@ -235,6 +237,26 @@ def seen() -> str:
         lines.append(f"| {run['name']} | " + " | ".join(cells) + " |")
     command = "benchmarks/seen_or_fresh.py"
     lines += ["", _source("seen_or_fresh.json", result["machine"], command)]
+    return "\n".join(lines) + "\n"
+
+
+def noise() -> str:
+    """How loud the terms of a loss are in the gradient of the trunk."""
+    result = read("gradient_noise.json")
+    names = list(result["runs"][0]["terms"])
+    names += [name for name in result["runs"][-1]["terms"] if name not in names]
+    lines = [
+        "How far gradients of single steps lie from their mean, in the trunk, each term with its "
+        f"weight ({result['steps']} steps on new clips); before, as the recipe of v2 weighed them:",
+        "",
+        "| term | before | now |",
+        "|---|---|---|",
+    ]
+    for name in names:
+        found = [run["terms"].get(name) for run in result["runs"]]
+        cells = ["-" if term is None else f"{term['noise']:.2f}" for term in found]
+        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    lines += ["", _source("gradient_noise.json", result["machine"], "benchmarks/gradient_noise.py")]
     return "\n".join(lines) + "\n"
 
 

@@ -1,0 +1,106 @@
+"""How loud each term of a run's loss is in the gradient of the trunk.
+
+python -P benchmarks/gradient_noise.py RUN [RUN ...] [--steps 8] [-o FILE]
+
+RUN is a folder of `everview train` on procedural clips. Terms count with their weights; clips are
+new ones. The noise of a term is how far the gradients of single steps lie from their mean.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from everview.evaluation.machine import code_version, describe
+from everview.training.feed.batch import Request
+from everview.training.feed.procedural import ProceduralSource
+from everview.training.objective.learner import Learner, dense_frames
+from everview.training.recipe.recipe import TrainingRecipe
+from everview.training.run.checkpoints import read_checkpoint
+from everview.training.run.precision import attention_of, autocast_of
+from everview.training.run.setup import make_network
+
+OUT = Path(__file__).resolve().parent / "results" / "gradient_noise.json"
+FAR = 200_000
+"""A step whose clips no run has reached."""
+CPU = torch.device("cpu")
+
+
+def main() -> int:
+    """Return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("-o", "--out", type=Path, default=OUT)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    result = {
+        "format": "everview gradient noise", "format_version": 1, "code": code_version(),
+        "steps": options.steps, "machine": describe(CPU),
+        "runs": [_measure(folder, options.steps) for folder in options.runs],
+    }  # fmt: skip
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    return 0
+
+
+def _measure(folder: Path, steps: int) -> dict[str, Any]:
+    recipe = TrainingRecipe.read(folder / "recipe.yaml")
+    content = read_checkpoint(folder)
+    if content is None:
+        sys.exit(f"{folder} has no checkpoint: give the folder of a run of `everview train`")
+    learner = Learner(make_network(recipe, CPU), recipe)
+    learner.load_state_dict(content["parameters"])
+    gradients: dict[str, list[Tensor]] = {}
+    source = ProceduralSource(recipe)
+    for number in range(steps):
+        place = FAR + recipe.data.reuse * number
+        found = _gradients(learner, recipe, source, Request(step=place, stage=0))
+        for name, gradient in found.items():
+            gradients.setdefault(name, []).append(gradient)
+    whole = {name: torch.stack(rows) for name, rows in gradients.items() if len(rows) == steps}
+    terms = {
+        name: {"norm": fmean(rows.norm(dim=1).tolist()), "noise": _noise(rows)}
+        for name, rows in whole.items()
+    }
+    print(folder, {name: round(term["noise"], 2) for name, term in terms.items()})
+    return {"step": content["progress"]["step"], "recipe": asdict(recipe), "terms": terms}
+
+
+def _gradients(
+    learner: Learner, recipe: TrainingRecipe, source: ProceduralSource, request: Request
+) -> dict[str, Tensor]:
+    """Of each weighted term, over all parameters of the trunk that learn."""
+    trunk = [p for p in learner.network.aggregator.parameters() if p.requires_grad]
+    batch = source.batch(request)
+    with attention_of(recipe.compute, CPU):
+        with autocast_of(recipe.compute, CPU):
+            parts = learner._judge(batch, None, dense_frames(batch, recipe))
+        weights = learner._weights(parts, recipe.stages[request.stage])
+        terms = {f"{p}/{k}": t for p, judged in parts.items() for k, t in judged.terms.items()}
+        return {
+            name: _flat(weights[name] * term, trunk)
+            for name, term in terms.items()
+            if weights[name] and not name.endswith("tracks")  # not in every step
+        }
+
+
+def _flat(term: Tensor, parameters: list[torch.nn.Parameter]) -> Tensor:
+    found = torch.autograd.grad(
+        term, parameters, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return torch.cat([gradient.float().flatten() for gradient in found])
+
+
+def _noise(rows: Tensor) -> float:
+    """Root of the mean squared distance from the mean, unbiased."""
+    return float((rows - rows.mean(dim=0)).square().sum() / (len(rows) - 1)) ** 0.5
+
+
+if __name__ == "__main__":
+    sys.exit(main())

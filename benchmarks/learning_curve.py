@@ -1,9 +1,10 @@
 """Draw what a training run said: every term of its loss over the minutes, smoothed and not.
 
-python -P benchmarks/learning_curve.py [LOG] [-o IMAGE]
+python -P benchmarks/learning_curve.py [LOG ...] [-o IMAGE]
 
-LOG is what `everview train` printed (default: the last run of the bundled model). Terms that fell
-by more over the last quarter of the run than they scatter there were still being learnt.
+LOG is what `everview train` printed; several are runs that followed one another (default: the last
+two of the bundled model). Terms that fell by more over the last quarter than they scatter there
+were still being learnt.
 """
 
 import argparse
@@ -14,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-LOG = ROOT / "benchmarks" / "results" / "mini_path_cpu.log"
+RESULTS = ROOT / "benchmarks" / "results"
+LOGS = [RESULTS / "mini_v3_run10.log", RESULTS / "mini_v3_run11.log"]
 IMAGE = ROOT / "docs" / "images" / "learning_curve.png"
 LINE = re.compile(r"step (\d+)\s+([\d.]+) min .*?\s(rate .*)")
 TERM = re.compile(r"([a-z_]+/[a-z_]+) ([-\d.e+]+)")
@@ -26,12 +28,10 @@ WINDOW = 5
 def main() -> int:
     """Return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("log", type=Path, nargs="?", default=LOG)
+    parser.add_argument("logs", type=Path, nargs="*", default=LOGS)
     parser.add_argument("-o", "--out", type=Path, default=IMAGE)
     options = parser.parse_args()
-    curves = read(options.log)
-    if not curves:
-        sys.exit(f"{options.log} has no line of steps: give what `everview train` printed")
+    curves = read(options.logs)
     _draw(curves, options.out)
     for term, (minutes, values) in curves.items():
         late = minutes > 0.75 * minutes[-1]
@@ -41,13 +41,18 @@ def main() -> int:
     return 0
 
 
-def read(log: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Term -> minutes and values."""
+def read(logs: list[Path]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Term -> minutes since the first run began, and values."""
     found: dict[str, list[tuple[float, float]]] = {}
-    for line in log.read_text().splitlines():
-        if parts := LINE.match(line):
+    before = 0.0
+    for log in logs:
+        steps = [parts for line in log.read_text().splitlines() if (parts := LINE.match(line))]
+        if not steps:
+            sys.exit(f"{log} has no line of steps: give what `everview train` printed")
+        for parts in steps:
             for term, value in TERM.findall(parts[3]):
-                found.setdefault(term, []).append((float(parts[2]), float(value)))
+                found.setdefault(term, []).append((before + float(parts[2]), float(value)))
+        before += float(steps[-1][2])
     return {term: (m, v) for term, points in found.items() for m, v in [np.array(points).T]}
 
 

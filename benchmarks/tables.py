@@ -183,7 +183,11 @@ def ablation() -> str:
     return "\n".join(lines) + "\n"
 
 
-VERSIONS = {None: "v1", "6f3f2bfcc4b6b5168e90b2fd3a18e099eb2c98a069ab7e7240410f4175a795fb": "v2"}
+VERSIONS = {
+    None: "v1",
+    "6f3f2bfcc4b6b5168e90b2fd3a18e099eb2c98a069ab7e7240410f4175a795fb": "v2",
+    "5ab5e9b367e5d465818d0473a00419b50911fe50d7580016eb103c2d2e1b9794": "v3",
+}
 """Hash of the bundled weights -> their version; results of v1 do not say which they had."""
 
 

@@ -58,26 +58,31 @@ def _judge(folder: Path, groups: int) -> dict[str, Any]:
     learner.load_state_dict(content["parameters"])
     step = content["progress"]["step"]
     reuse = recipe.data.reuse
+    schedule, progress = recipe.schedule, content["progress"]
+    done = step if schedule.unit == "steps" else progress["seconds"] / 60
+    stage = recipe.stage_at(min(done / schedule.length, 1 - 1e-6))
     steps = [step - 1 - reuse * k for k in range(groups)]
     optimiser = "Muon" if recipe.optimiser.matrices == "muon" else "AdamW"
     found = {
         "name": f"{optimiser}, `data.reuse={reuse}`, step {step:,}",
         "step": step,
         "recipe": asdict(recipe),
-        "seen": _losses(learner, recipe, steps),
-        "fresh": _losses(learner, recipe, [FAR + reuse * k for k in range(groups)]),
+        "stage": recipe.stages[stage].name, "seen": _losses(learner, recipe, steps, stage),
+        "fresh": _losses(learner, recipe, [FAR + reuse * k for k in range(groups)], stage),
     }  # fmt: skip
     print({name: found[name] for name in ("name", "seen", "fresh")})
     return found
 
 
 @torch.no_grad()
-def _losses(learner: Learner, recipe: TrainingRecipe, steps: list[int]) -> dict[str, list[float]]:
+def _losses(
+    learner: Learner, recipe: TrainingRecipe, steps: list[int], stage: int
+) -> dict[str, list[float]]:
     """Term -> mean over steps, and its standard error."""
     source = ProceduralSource(recipe)
     found: dict[str, list[float]] = {}
     for step in steps:
-        batch = source.batch(Request(step=step, stage=0))
+        batch = source.batch(Request(step=step, stage=stage))
         with attention_of(recipe.compute, CPU), autocast_of(recipe.compute, CPU):
             _, judged = learner(batch, None)
         for name, value in judged.terms.items():

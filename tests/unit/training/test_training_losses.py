@@ -8,6 +8,7 @@ from everview.training.losses.cameras import camera_loss, path_loss, relative_po
 from everview.training.losses.maps import confidence_loss, gradient_loss
 from everview.training.losses.scale import scene_scale
 from everview.training.losses.tracks import track_loss
+from everview.training.objective.guidance import _motion
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,15 @@ def test_a_turn_is_judged_over_all_pairs_in_radians():
     assert error == pytest.approx(4 * 2 * math.sin(math.radians(2.5)) / 9, rel=1e-4)
     common = float(turn_loss(turned(30, 40, 50), turned(0, 10, 20)))
     assert common == pytest.approx(0, abs=1e-5)
+
+
+def test_terms_of_motion_are_exact_within_low_precision():
+    truth, estimate = turned(0, 10, 20).float(), turned(0, 10, 20.1).float()
+    exact = _motion(estimate, truth)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = _motion(estimate, truth)
+    for name, value in exact.items():
+        torch.testing.assert_close(found[name], value, msg=name)
 
 
 def test_a_perfect_turn_has_a_gradient():

@@ -107,6 +107,26 @@ def test_all_errors_count_alike_and_confidence_learns_how_large_they_are(half_kn
     torch.testing.assert_close(confidence.grad[half_known], expected[half_known])
 
 
+def test_fields_of_view_are_a_term_of_their_own(small_batch):
+    truth = small_batch.truth
+    wider = replace(
+        _perfect(truth),
+        pose_encoding_iterations=truth.pose_encoding[None] + torch.tensor([0.0] * 7 + [0.1, 0.1]),
+    )
+    objective = ProceduralSupervision(alpha=0.0)(wider, truth)
+    assert float(objective.terms["camera"]) == 0
+    assert float(objective.terms["fov"]) == pytest.approx(0.1, rel=1e-4)
+    assert objective.weights["fov"] == objective.weights["camera"] / 2
+
+
+def test_only_clips_of_which_something_is_known_count_for_the_scale(half_known):
+    half_known[1] = False
+    truth = torch.where(half_known, 3.0, torch.nan)
+    sure = torch.ones(2, 14, 14)
+    terms = _depth_terms(torch.full((2, 14, 14), 6.0), truth, mask=half_known, confidence=sure)
+    assert float(terms["scale"]) == pytest.approx(math.log(2))
+
+
 def test_a_clip_of_which_nothing_is_known_has_no_error(half_known):
     half_known[1] = False
     depth = torch.full((2, 14, 14), 3.0, requires_grad=True)

@@ -56,7 +56,9 @@ def test_steps_of_both_kinds_are_of_one_size(network):
     for name, parameter in network.named_parameters():
         if parameter.requires_grad and parameter.ndim == 2:
             ratio = float(muon[name].square().mean().sqrt() / adamw[name].square().mean().sqrt())
-            assert 0.1 < ratio < 1.01, name
+            is_wide = min(parameter.shape) >= NARROWEST and not name.endswith("in_proj_weight")
+            low, high = (0.1, 0.5) if is_wide else (0.99, 1.01)
+            assert low < ratio < high, name
 
 
 def test_a_rate_holds_for_both(network):

@@ -11,6 +11,7 @@ from everview.training.recipe.named import RECIPES, find_recipe
 from everview.training.recipe.plain import from_plain, to_plain
 from everview.training.recipe.recipe import TrainingRecipe
 from everview.training.recipe.settings import Stage
+from everview.training.recipe.terms import TERMS
 from everview.training.run.setup import config_of
 from everview.training.schedule import SCHEDULES
 from everview.weights.load import empty_network
@@ -23,6 +24,17 @@ def test_every_named_recipe_is_read_as_it_was_written(name, tmp_path):
     recipe.save(path)
     assert TrainingRecipe.read(path) == recipe
     assert find_recipe(str(path)) == find_recipe(str(tmp_path)) == recipe
+
+
+def test_the_first_stage_of_the_teacher_is_nothing_but_matching():
+    """Every other term of procedural truth has no weight there, or no maps and tracks to judge."""
+    stage = find_recipe("mini-teacher").stages[0]
+    of_maps = {"depth", "depth_gradient", "scale", "points", "tracks"}
+    assert stage.dense_images == stage.track_every == 0
+    silent = {f"truth/{term}" for term in TERMS["procedural"] if term not in of_maps}
+    assert all(
+        stage.weights[name] == 0 for name in silent | {"guide/rotation", "guide/translation"}
+    )
 
 
 def test_a_file_may_hold_some_settings_only(tmp_path):

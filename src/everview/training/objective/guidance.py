@@ -43,11 +43,20 @@ class Guidance(nn.Module):
             nothing = {name: 0 * poses.sum() for name in WEIGHTS}
             return Objective(terms=nothing, weights=dict(WEIGHTS), diagnostics={})
         terms = self.matching(network, tokens, target, still=still)
-        rotation, translation = relative_pose_loss(poses, target.pose_encoding)
-        terms |= {"rotation": rotation, "translation": translation}
-        terms["path"] = path_loss(poses, target.pose_encoding)
-        terms["turn"] = turn_loss(poses, target.pose_encoding)
+        terms |= _motion(poses, target.pose_encoding)
         return Objective(terms=terms, weights=dict(WEIGHTS), diagnostics=identity_share(target))
+
+
+def _motion(poses: Float[Tensor, "b s 9"], truth: Float[Tensor, "b s 9"]) -> dict[str, Tensor]:
+    """Terms of motion, in float32: small turns are differences of nearly equal products."""
+    with torch.autocast(device_type=poses.device.type, enabled=False):
+        rotation, translation = relative_pose_loss(poses, truth)
+        return {
+            "rotation": rotation,
+            "translation": translation,
+            "path": path_loss(poses, truth),
+            "turn": turn_loss(poses, truth),
+        }
 
 
 @torch.no_grad()

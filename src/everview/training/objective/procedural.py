@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from everview.model.network import Outputs
@@ -80,11 +80,11 @@ class ProceduralSupervision:
     def _depth(self, pairs: MapPairs) -> dict[str, Tensor]:
         truth = torch.where(pairs.mask[..., None], pairs.truth, 1.0)
         error = pairs.value.clamp_min(SMALLEST_DEPTH).log() - truth.clamp_min(SMALLEST_DEPTH).log()
-        shape, scale = _without_scale(error[..., 0], pairs)
+        shape, scale, known = _without_scale(error[..., 0], pairs)
         return {
             "depth": self._weighed(shape.abs(), pairs),
             "depth_gradient": gradient_error(error, pairs.mask),
-            "scale": scale.abs().mean(),
+            "scale": masked_mean(scale.abs(), known),
         }
 
     def _weighed(self, error: Tensor, pairs: MapPairs) -> Tensor:
@@ -109,16 +109,20 @@ def _cameras(outputs: Outputs, target: Target) -> dict[str, Tensor]:
 
 def _without_scale(
     error: Float[Tensor, "m H W"], pairs: MapPairs
-) -> tuple[Float[Tensor, "m H W"], Float[Tensor, " clips"]]:
-    """Errors of logarithms less their median in the clip, a constant; and their mean by clip."""
-    shape, means = torch.zeros_like(error), []
+) -> tuple[Float[Tensor, "m H W"], Float[Tensor, " clips"], Bool[Tensor, " clips"]]:
+    """Errors of logarithms less their median in the clip; their mean by clip; which clips have any.
+
+    The median is what scores take off, and a constant; the mean moves with every pixel.
+    """
+    shape, means, known = torch.zeros_like(error), [], []
     for clip in pairs.clip.unique():
         images = pairs.clip == clip
         valid = error[images][pairs.mask[images]]
         middle = valid.detach().median() if valid.numel() else 0.0
         shape = torch.where(images[:, None, None], error - middle, shape)
         means.append(valid.mean() if valid.numel() else valid.sum())
-    return shape, torch.stack(means)
+        known.append(valid.numel() > 0)
+    return shape, torch.stack(means), torch.tensor(known, device=error.device)
 
 
 def _tracks(outputs: Outputs, target: Target) -> Tensor:

@@ -20,7 +20,7 @@ from everview.training.recipe.settings import (
 )
 
 NOTHING_BUT_MATCHING: Mapping[str, float] = MappingProxyType(
-    {"truth/camera": 0.0, "guide/rotation": 0.0, "guide/translation": 0.0}
+    {"truth/camera": 0.0, "truth/fov": 0.0, "guide/rotation": 0.0, "guide/translation": 0.0}
 )
 """Weights of a stage that teaches which patches belong together, before anything else."""
 

@@ -251,7 +251,8 @@ def noise() -> str:
     names += [name for name in result["runs"][-1]["terms"] if name not in names]
     lines = [
         "How far gradients of single steps lie from their mean, in the trunk, each term with its "
-        f"weight ({result['steps']} steps on new clips); before, as the recipe of v2 weighed them:",
+        f"weight ({result['steps']} steps on new clips; tracks are not in every step and left out). "
+        "Before: weights and network of run 6, now: of run 10, both with the loss as it is now:",
         "",
         "| term | before | now |",
         "|---|---|---|",
@@ -571,7 +572,7 @@ def quantization() -> str:
     result = read("quantization_methods.json")
     settings = result["settings"]
     sampling = read("quantization_sampling.json")
-    newer = read("quantization_v2.json")
+    newer = read("quantization_v3.json")
     lines = [
         f"{_bundled(result)}, held-out procedural clips of {settings['frames']} frames, "
         f"{settings['calibration_clips']} calibration clips. Shares of what the float network "
@@ -588,7 +589,7 @@ def quantization() -> str:
         "",
         *_quantized(newer["runs"]),
         "",
-        _source("quantization_v2.json", newer["machine"], "benchmarks/quantization_accuracy.py"),
+        _source("quantization_v3.json", newer["machine"], "benchmarks/quantization_accuracy.py"),
         "",
         *_copies(),
         "`everview` minus other methods, percentage points of the scores, clip by clip, with 95 % "

@@ -251,7 +251,7 @@ def noise() -> str:
     names += [name for name in result["runs"][-1]["terms"] if name not in names]
     lines = [
         "How far gradients of single steps lie from their mean, in the trunk, each term with its "
-        f"weight ({result['steps']} steps on new clips; without tracks, which are not in every step). "
+        f"weight ({result['steps']} steps on new clips; tracks, not in every step, are left out). "
         "Before: weights and network of run 6, now: of run 10, both with the loss as it is now:",
         "",
         "| term | before | now |",

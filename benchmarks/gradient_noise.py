@@ -21,10 +21,10 @@ from everview.evaluation.machine import code_version, describe
 from everview.training.feed.batch import Request
 from everview.training.feed.procedural import ProceduralSource
 from everview.training.objective.learner import Learner, dense_frames
+from everview.training.recipe.named import find_recipe
 from everview.training.recipe.recipe import TrainingRecipe
-from everview.training.run.checkpoints import read_checkpoint
 from everview.training.run.precision import attention_of, autocast_of
-from everview.training.run.setup import make_network
+from everview.training.run.trainer import Trainer
 
 OUT = Path(__file__).resolve().parent / "results" / "gradient_noise.json"
 FAR = 200_000
@@ -50,12 +50,9 @@ def main() -> int:
 
 
 def _measure(folder: Path, steps: int) -> dict[str, Any]:
-    recipe = TrainingRecipe.read(folder / "recipe.yaml")
-    content = read_checkpoint(folder)
-    if content is None:
-        sys.exit(f"{folder} has no checkpoint: give the folder of a run of `everview train`")
-    learner = Learner(make_network(recipe, CPU), recipe)
-    learner.load_state_dict(content["parameters"])
+    recipe = find_recipe(str(folder))
+    run = Trainer(recipe, folder, resume=True)
+    learner, step = run.learner, run.progress.step
     gradients: dict[str, list[Tensor]] = {}
     source = ProceduralSource(recipe)
     for number in range(steps):
@@ -69,7 +66,7 @@ def _measure(folder: Path, steps: int) -> dict[str, Any]:
         for name, rows in whole.items()
     }
     print(folder, {name: round(term["noise"], 2) for name, term in terms.items()})
-    return {"step": content["progress"]["step"], "recipe": asdict(recipe), "terms": terms}
+    return {"step": step, "recipe": asdict(recipe), "terms": terms}
 
 
 def _gradients(

@@ -21,10 +21,10 @@ from everview.evaluation.machine import code_version, describe
 from everview.training.feed.batch import Request
 from everview.training.feed.procedural import ProceduralSource
 from everview.training.objective.learner import Learner
+from everview.training.recipe.named import find_recipe
 from everview.training.recipe.recipe import TrainingRecipe
-from everview.training.run.checkpoints import read_checkpoint
 from everview.training.run.precision import attention_of, autocast_of
-from everview.training.run.setup import make_network
+from everview.training.run.trainer import Trainer
 
 OUT = Path(__file__).resolve().parent / "results" / "seen_or_fresh.json"
 FAR = 100_000
@@ -50,17 +50,11 @@ def main() -> int:
 
 
 def _judge(folder: Path, groups: int) -> dict[str, Any]:
-    recipe = TrainingRecipe.read(folder / "recipe.yaml")
-    content = read_checkpoint(folder)
-    if content is None:
-        sys.exit(f"{folder} has no checkpoint: give the folder of a run of `everview train`")
-    learner = Learner(make_network(recipe, CPU), recipe)
-    learner.load_state_dict(content["parameters"])
-    step = content["progress"]["step"]
+    recipe = find_recipe(str(folder))
+    run = Trainer(recipe, folder, resume=True)
+    learner, step = run.learner, run.progress.step
     reuse = recipe.data.reuse
-    schedule, progress = recipe.schedule, content["progress"]
-    done = step if schedule.unit == "steps" else progress["seconds"] / 60
-    stage = recipe.stage_at(min(done / schedule.length, 1 - 1e-6))
+    stage = run._stage(step)
     steps = [step - 1 - reuse * k for k in range(groups)]
     optimiser = "Muon" if recipe.optimiser.matrices == "muon" else "AdamW"
     found = {

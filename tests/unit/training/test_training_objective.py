@@ -14,7 +14,7 @@ from everview.training.objective.learner import (
     finite_clips,
     part_of,
 )
-from everview.training.objective.procedural import ProceduralSupervision
+from everview.training.objective.procedural import DISTANCES, ProceduralSupervision
 from everview.training.recipe.recipe import TrainingRecipe
 from everview.training.recipe.terms import TERMS
 from everview.training.teacher import Teacher
@@ -89,6 +89,20 @@ def test_the_scale_of_a_clip_is_a_term_of_its_own(half_known):
     )
     assert float(terms["depth"]) == float(terms["depth_gradient"]) == 0
     assert float(terms["scale"]) == pytest.approx((math.log(4) + math.log(2)) / 2)
+
+
+def test_differences_tell_things_from_what_is_behind_them():
+    truth = torch.ones(2, 56, 56)
+    truth[:, :, 28:] = 2.0  # a step of ln 2 that is missed: one column of pairs per distance
+    known = torch.ones(2, 56, 56, dtype=torch.bool)
+    sure = torch.ones(2, 56, 56)
+    terms = _depth_terms(torch.full((2, 56, 56), 7.0), truth, mask=known, confidence=sure)
+    crossing = [min(d, 28, 56 - d) / (56 - d) for d in DISTANCES]
+    expected = math.log(2) / 2 * sum(crossing) / len(DISTANCES)  # half of the pairs lie across
+    assert float(terms["depth_gradient"]) == pytest.approx(expected, rel=1e-5)
+    known[..., 20:36] = False  # of what is near the step nothing is known: only far pairs tell
+    terms = _depth_terms(torch.full((2, 56, 56), 7.0), truth, mask=known, confidence=sure)
+    assert 0 < float(terms["depth_gradient"]) < expected
 
 
 def test_all_errors_count_alike_and_confidence_learns_how_large_they_are(half_known):

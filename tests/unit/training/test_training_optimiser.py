@@ -8,7 +8,7 @@ from everview.model.network import build
 from everview.model.presets import presets
 from everview.training.recipe.settings import OptimiserSettings
 from everview.training.run.checkpoints import optimiser_state
-from everview.training.run.optimiser import NARROWEST, make_optimiser
+from everview.training.run.optimiser import NARROWEST, NARROWEST_KERNEL, make_optimiser
 from everview.training.run.trainer import Trainer
 
 RATE = 1e-2
@@ -31,18 +31,27 @@ def _stepped(network, matrices):
     return optimiser, {n: p.detach() - before[n] for n, p in network.named_parameters()}
 
 
-def test_muon_turns_the_steps_of_wide_linear_layers(network):
+def _weights(network, *kinds):
+    return {f"{n}.weight" for n, m in network.named_modules() if isinstance(m, kinds)}
+
+
+def test_muon_turns_the_steps_of_wide_layers(network):
     optimiser, changes = _stepped(network, "muon")
-    linear = {f"{n}.weight" for n, m in network.named_modules() if isinstance(m, torch.nn.Linear)}
-    wide = {n for n in linear if min(changes[n].shape) >= NARROWEST}
-    assert len(wide) >= 9  # the camera head; the trunk of `tiny` is narrower
+    rows = {n: change.flatten(1) for n, change in changes.items() if change.ndim > 1}
+    linear = {n for n in _weights(network, torch.nn.Linear) if min(rows[n].shape) >= NARROWEST}
+    assert len(linear) >= 9  # the camera head; the trunk of `tiny` is narrower
+    kernels = {
+        n for n in _weights(network, torch.nn.Conv2d, torch.nn.ConvTranspose2d)
+        if min(rows[n].shape) >= NARROWEST_KERNEL
+    }  # fmt: skip
+    assert {changes[n].shape[2:] for n in kernels} >= {(3, 3), (14, 14)}
     moments = optimiser_state(optimiser, network)
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             assert name not in moments
-        elif name in wide:
+        elif name in linear | kernels:
             assert moments[name].keys() == {"momentum_buffer"}
-            sizes = torch.linalg.svdvals(changes[name]) / (0.2 * RATE * max(parameter.shape) ** 0.5)
+            sizes = torch.linalg.svdvals(rows[name]) / (0.2 * RATE * max(rows[name].shape) ** 0.5)
             assert all(0.5 < float(size) < 1.5 for size in sizes), name
         else:
             assert moments[name].keys() >= {"exp_avg", "exp_avg_sq"}
@@ -59,6 +68,15 @@ def test_steps_of_both_kinds_are_of_one_size(network):
             is_wide = min(parameter.shape) >= NARROWEST and not name.endswith("in_proj_weight")
             low, high = (0.1, 0.5) if is_wide else (0.99, 1.01)
             assert low < ratio < high, name
+
+
+def test_gradients_of_kernels_are_dropped_and_those_without_stay(network):
+    optimiser, _ = _stepped(network, "muon")
+    optimiser.zero_grad()
+    assert all(p.grad is None for p in network.parameters())
+    before = [p.detach().clone() for p in network.parameters()]
+    optimiser.step()
+    assert all(torch.equal(p, b) for p, b in zip(network.parameters(), before, strict=True))
 
 
 def test_a_rate_holds_for_both(network):

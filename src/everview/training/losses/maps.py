@@ -31,15 +31,15 @@ def gradient_loss(
 
 
 def differences(
-    error: Float[Tensor, "m H W c"], mask: Bool[Tensor, "m H W"], *, axis: int
+    error: Float[Tensor, "m H W c"], mask: Bool[Tensor, "m H W"], *, axis: int, apart: int = 1
 ) -> tuple[Float[Tensor, "m h w c"], Bool[Tensor, "m h w"]]:
-    """Each pixel's next neighbour minus itself along an axis (1 down, 2 right), and if both count.
+    """The pixel so many further along an axis (1 down, 2 right) minus each, and if both count.
 
     The difference of errors is the error of differences.
     """
-    last = mask.shape[axis] - 1
-    both = mask.narrow(axis, 0, last) & mask.narrow(axis, 1, last)
-    return error.diff(dim=axis), both
+    pairs = mask.shape[axis] - apart
+    both = mask.narrow(axis, 0, pairs) & mask.narrow(axis, apart, pairs)
+    return error.narrow(axis, apart, pairs) - error.narrow(axis, 0, pairs), both
 
 
 def gradient_error_everywhere(
@@ -58,12 +58,12 @@ def gradient_error_everywhere(
 
 
 def gradient_error(
-    error: Float[Tensor, "m H W c"], mask: Bool[Tensor, "m H W"]
+    error: Float[Tensor, "m H W c"], mask: Bool[Tensor, "m H W"], *, apart: int = 1
 ) -> Float[Tensor, ""]:
-    """L1 of neighbour differences, mean over the pairs in which both pixels count."""
+    """L1 of differences of pixels so far apart, mean over the pairs in which both count."""
     parts = []
     for axis in (1, 2):
-        difference, both = differences(error, mask, axis=axis)
+        difference, both = differences(error, mask, axis=axis, apart=apart)
         parts.append(masked_mean(difference.abs().mean(dim=-1), both))
     return (parts[0] + parts[1]) / 2
 

@@ -21,6 +21,8 @@ from everview.training.losses.target import (
 from everview.training.losses.tracks import track_loss
 
 SMALLEST_DEPTH = 1e-6
+DISTANCES = (1, 2, 4, 8, 16, 32)
+"""Pixels between the two that a difference of depth compares: from edges to whole things."""
 ROUND_DECAY = 0.6
 """Weight of a refinement round of cameras relative to the next one, as in VGGT's training."""
 
@@ -39,8 +41,8 @@ class ProceduralSupervision:
     """Of translation and rotation, summed over refinement rounds."""
     fov_weight: float = 2.5
     """Of the fields of view, likewise."""
-    gradient_weight: float = 1.0
-    """Of edges of depth, per direction."""
+    gradient_weight: float = 2.0
+    """Of differences of depth between pixels near each other."""
     track_weight: float = 0.5
     """Of the track term."""
     alpha: float = 0.1
@@ -83,7 +85,7 @@ class ProceduralSupervision:
         shape, scale, known = _without_scale(error[..., 0], pairs)
         return {
             "depth": self._weighed(shape.abs(), pairs),
-            "depth_gradient": gradient_error(error, pairs.mask),
+            "depth_gradient": _relief(error, pairs),
             "scale": masked_mean(scale.abs(), known),
         }
 
@@ -105,6 +107,16 @@ def _cameras(outputs: Outputs, target: Target) -> dict[str, Tensor]:
     rounds = with_sign_of(outputs.pose_encoding_iterations, truth)
     translation, rotation, fov = absolute_errors(rounds, truth, decay=ROUND_DECAY)
     return {"camera": translation + rotation, "fov": fov}
+
+
+def _relief(error: Float[Tensor, "m H W 1"], pairs: MapPairs) -> Tensor:
+    """L1 of differences, mean over `DISTANCES`: what lies in front of what, however far it all is.
+
+    Errors of whole rooms, which are the largest, take no part in it. Source: the multi-scale
+    gradient term of Li and Snavely, "MegaDepth" (2018), Eq. 4; here at every pixel.
+    """
+    within = [apart for apart in DISTANCES if apart < min(pairs.mask.shape[1:])]
+    return torch.stack([gradient_error(error, pairs.mask, apart=d) for d in within]).mean()
 
 
 def _without_scale(

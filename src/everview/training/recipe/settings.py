@@ -162,8 +162,8 @@ class OptimiserSettings:
     learning_rate: float = 8e-4
     """Peak."""
     matrices: Literal["adamw", "muon"] = "adamw"
-    """How the weights of wide linear layers are changed; all else by AdamW. Muon makes the steps of
-    a matrix equally large in all its directions; not with `compute.parallel=fsdp`. Updates of low
+    """How the weights of wide layers are changed; all else by AdamW. Muon makes the steps of a
+    matrix equally large in all its directions; not with `compute.parallel=fsdp`. Updates of low
     rank are too narrow for it."""
     betas: tuple[float, float] = (0.9, 0.95)
     """Of the moments."""

@@ -1,6 +1,6 @@
 """AdamW or Muon, with decay of matrices only, and clipping of the whole gradient."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,13 +9,21 @@ from everview.training.recipe.settings import OptimiserSettings
 
 NARROWEST = 64
 """Fewest rows and columns of a matrix that Muon turns; what leads in and out is narrower."""
+NARROWEST_KERNEL = 32
+"""Likewise of a kernel of convolution as a matrix, one row per channel of its first axis."""
 
 
 class Optimiser:
     """Optimisers of PyTorch that share the parameters among themselves and step as one."""
 
-    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
+    def __init__(
+        self,
+        parts: Sequence[torch.optim.Optimizer],
+        unfolded: Mapping[nn.Parameter, nn.Parameter] | None = None,
+    ) -> None:
+        """Take optimisers, and the matrices that some know in place of the kernels they view."""
         self._parts = parts
+        self._unfolded = dict(unfolded or {})
         self._owners = {
             parameter: part
             for part in parts
@@ -23,14 +31,16 @@ class Optimiser:
             for parameter in group["params"]
         }
 
-    def state_of(self, parameter: Tensor) -> dict[str, object] | None:
+    def state_of(self, parameter: nn.Parameter) -> dict[str, object] | None:
         """Moments of a parameter; None before its first step."""
-        owner = self._owners.get(parameter)
-        return owner.state.get(parameter) if owner else None
+        known = self._unfolded.get(parameter, parameter)
+        owner = self._owners.get(known)
+        return owner.state.get(known) if owner else None
 
-    def set_state(self, parameter: Tensor, state: dict[str, object]) -> None:
+    def set_state(self, parameter: nn.Parameter, state: dict[str, object]) -> None:
         """Give a parameter the moments that it had."""
-        self._owners[parameter].state[parameter] = state
+        known = self._unfolded.get(parameter, parameter)
+        self._owners[known].state[known] = state
 
     def set_rate(self, rate: float) -> None:
         """Learning rate of the next step."""
@@ -40,6 +50,8 @@ class Optimiser:
 
     def step(self) -> None:
         """Change all parameters by their gradients."""
+        for kernel, matrix in self._unfolded.items():
+            matrix.grad = None if kernel.grad is None else kernel.grad.flatten(1)
         for part in self._parts:
             part.step()
 
@@ -47,19 +59,25 @@ class Optimiser:
         """Drop all gradients."""
         for part in self._parts:
             part.zero_grad(set_to_none=True)
+        for kernel in self._unfolded:
+            kernel.grad = None
 
 
 def make_optimiser(module: nn.Module, settings: OptimiserSettings) -> Optimiser:
     """Of all parameters that learn; vectors and biases do not decay.
 
-    With `settings.matrices == "muon"` the weights of wide linear layers take Muon's steps, scaled
-    to the size of AdamW's so that one rate holds for both; all else takes AdamW's.
+    With `settings.matrices == "muon"` the weights of wide layers, linear or of convolution, take
+    Muon's steps, scaled to the size of AdamW's so that one rate holds for both; all else takes
+    AdamW's.
 
     Source: StreamVGGT released training, parameter groups. Muon: Jordan et al. 2024; the scale
     0.2 sqrt(max(rows, columns)): Liu et al., "Muon is scalable for LLM training", Sec. 2.2.
     """
-    turned = _wide_matrices(module) if settings.matrices == "muon" else []
-    others = {id(p) for p in turned}
+    muon = settings.matrices == "muon"
+    turned = _wide(module, (nn.Linear,), NARROWEST) if muon else []
+    kernels = _wide(module, (nn.Conv2d, nn.ConvTranspose2d), NARROWEST_KERNEL) if muon else []
+    unfolded = {p: nn.Parameter(_rows(p)) for p in kernels}
+    others = {id(p) for p in (*turned, *unfolded)}
     trained = [p for p in module.parameters() if p.requires_grad and id(p) not in others]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
@@ -75,16 +93,16 @@ def make_optimiser(module: nn.Module, settings: OptimiserSettings) -> Optimiser:
                 fused=all(p.device.type == "cuda" for p in trained) or None,  # one kernel
             )
         )
-    if turned:
+    if turned or unfolded:
         parts.append(
             torch.optim.Muon(
-                turned,
+                [*turned, *unfolded.values()],
                 lr=settings.learning_rate,
                 weight_decay=settings.weight_decay,
                 adjust_lr_fn="match_rms_adamw",
             )
         )
-    return Optimiser(parts)
+    return Optimiser(parts, unfolded)
 
 
 def clip(parameters: Iterable[nn.Parameter], largest: float) -> Tensor:
@@ -93,9 +111,16 @@ def clip(parameters: Iterable[nn.Parameter], largest: float) -> Tensor:
     return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
 
-def _wide_matrices(module: nn.Module) -> list[nn.Parameter]:
-    weights = {m.weight for m in module.modules() if isinstance(m, nn.Linear)}
+def _wide(
+    module: nn.Module, kinds: tuple[type[nn.Module], ...], narrowest: int
+) -> list[nn.Parameter]:
+    weights = {m.weight for m in module.modules() if isinstance(m, kinds)}
     return [
         p for p in module.parameters()
-        if p in weights and p.requires_grad and min(p.shape) >= NARROWEST
+        if p in weights and p.requires_grad and min(_rows(p).shape) >= narrowest
     ]  # fmt: skip
+
+
+def _rows(weight: Tensor) -> Tensor:
+    """The same memory as a matrix, one row per channel of the first axis."""
+    return weight.detach().view(len(weight), -1)

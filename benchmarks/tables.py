@@ -53,7 +53,7 @@ def main() -> int:
         ROOT / "README.md": accuracy() + "\n" + speed(),
         ROOT / "docs" / "speed.md": speed() + "\n" + scaling() + "\n" + world(),
         ROOT / "docs" / "training.md": "\n".join(
-            [ablation(), lengths(), seen(), noise(), training_speed()]
+            [ablation(), lengths(), seen(), noise(), steps(), training_speed()]
         ),
         ROOT / "docs" / "memory.md": memory(),
         ROOT / "docs" / "quantization.md": quantization(),
@@ -262,6 +262,47 @@ def noise() -> str:
         cells = ["-" if term is None else f"{term['noise']:.2f}" for term in found]
         lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
     lines += ["", _source("gradient_noise.json", result["machine"], "benchmarks/gradient_noise.py")]
+    return "\n".join(lines) + "\n"
+
+
+KERNELS = {
+    "adamw": "AdamW for kernels of convolutions",
+    "muon": "Muon",
+    "muon_differences": "Muon, and differences of depth at six distances",
+}
+STEPS = {
+    ("terms", "truth/depth"): "`truth/depth`",
+    ("diagnostics", "truth/hf1"): "differences of depth between pixels 1 apart",
+    ("diagnostics", "truth/hf8"): "8 apart",
+    ("diagnostics", "truth/hf32"): "32 apart",
+    ("terms", "truth/scale"): "`truth/scale`",
+    ("terms", "truth/points"): "`truth/points`",
+    ("terms", "guide/flow"): "`guide/flow`",
+    ("terms", "guide/path"): "`guide/path`",
+    ("terms", "guide/turn"): "`guide/turn`",
+}
+"""Where a log of steps has it -> words."""
+LATE = 3
+"""Lines of 20 steps each."""
+
+
+def steps() -> str:
+    """Losses of runs from one checkpoint on the same clips, as changes of the first's."""
+    logs = [(RESULTS / f"kernels_{name}.jsonl").read_text().splitlines() for name in KERNELS]
+    runs = [[json.loads(line) for line in log[-LATE:]] for log in logs]
+    lines = [
+        "Three runs from one checkpoint on the same new clips, one core: losses of the last 60 of "
+        "140 steps, and for the other two how much they differ:",
+        "",
+        "| term | " + " | ".join(KERNELS.values()) + " |",
+        "|---|" + "---|" * len(KERNELS),
+    ]
+    for (part, term), words in STEPS.items():
+        first, *others = (fmean(line[part][term] for line in run) for run in runs)
+        changes = [f"{other / first - 1:+.1%}" for other in others]
+        lines.append(f"| {words} | {first:.4f} | " + " | ".join(changes) + " |")
+    files = ", ".join(f"kernels_{name}.jsonl" for name in KERNELS)
+    lines += ["", f"`everview train --resume` three times, from a draft of the code: `{files}`."]
     return "\n".join(lines) + "\n"
 
 

@@ -1,15 +1,18 @@
 """How loud each term of a run's loss is in the gradient of the trunk.
 
-python -P benchmarks/gradient_noise.py RUN [RUN ...] [--steps 8] [-o FILE]
+python -P benchmarks/gradient_noise.py RUN [RUN ...] [--steps 8] [--frames 2 4 8]
+    [--dense 24 64] [--terms truth/depth guide/turn] [-o FILE]
 
 RUN is a folder of `everview train` on procedural clips. Terms count with their weights; clips are
-new ones. The noise of a term is how far the gradients of single steps lie from their mean.
+new ones, as long as the run's first stage has them unless `--frames` says otherwise; `--dense`
+is how many images of a step have maps. The noise of a term is how far the gradients of single
+steps lie from their mean.
 """
 
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -37,40 +40,61 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--frames", type=int, nargs="+", default=[None])
+    parser.add_argument("--dense", type=int, nargs="+", default=[None])
+    parser.add_argument("--terms", nargs="+")
     parser.add_argument("-o", "--out", type=Path, default=OUT)
     options = parser.parse_args()
     torch.set_num_threads(1)
     result = {
         "format": "everview gradient noise", "format_version": 1, "code": code_version(),
         "steps": options.steps, "machine": describe(CPU),
-        "runs": [_measure(folder, options.steps) for folder in options.runs],
+        "runs": [
+            _measure(folder, options.steps, frames, dense, options.terms)
+            for folder in options.runs for frames in options.frames for dense in options.dense
+        ],
     }  # fmt: skip
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     return 0
 
 
-def _measure(folder: Path, steps: int) -> dict[str, Any]:
+def _measure(
+    folder: Path, steps: int, frames: int | None, dense: int | None, only: list[str] | None
+) -> dict[str, Any]:
     recipe = find_recipe(str(folder))
     run = Trainer(recipe, folder, resume=True)
-    learner, step = run.learner, run.progress.step
+    recipe = _changed(recipe, frames, dense)
     gradients: dict[str, list[Tensor]] = {}
     source = ProceduralSource(recipe)
     for number in range(steps):
-        place = FAR + recipe.data.reuse * number
-        found = _gradients(learner, recipe, source, Request(step=place, stage=0))
-        for name, gradient in found.items():
+        request = Request(step=FAR + recipe.data.reuse * number, stage=0)
+        for name, gradient in _gradients(run.learner, recipe, source, request, only).items():
             gradients.setdefault(name, []).append(gradient)
     whole = {name: torch.stack(rows) for name, rows in gradients.items() if len(rows) == steps}
     terms = {
         name: {"norm": fmean(rows.norm(dim=1).tolist()), "noise": _noise(rows)}
         for name, rows in whole.items()
     }
-    print(folder, {name: round(term["noise"], 2) for name, term in terms.items()})
-    return {"step": step, "recipe": asdict(recipe), "terms": terms}
+    print(folder, frames, dense, {name: round(term["noise"], 2) for name, term in terms.items()})
+    return {"step": run.progress.step, "recipe": asdict(recipe), "terms": terms}
+
+
+def _changed(recipe: TrainingRecipe, frames: int | None, dense: int | None) -> TrainingRecipe:
+    """The recipe with other clips in its first stage, the one that is measured."""
+    first, *others = recipe.stages
+    if frames is not None:
+        first = replace(first, frames=(frames, frames))
+    if dense is not None:
+        first = replace(first, dense_images=dense)
+    return replace(recipe, stages=(first, *others))
 
 
 def _gradients(
-    learner: Learner, recipe: TrainingRecipe, source: ProceduralSource, request: Request
+    learner: Learner,
+    recipe: TrainingRecipe,
+    source: ProceduralSource,
+    request: Request,
+    only: list[str] | None,
 ) -> dict[str, Tensor]:
     """Of each weighted term, over all parameters of the trunk that learn."""
     trunk = [p for p in learner.network.aggregator.parameters() if p.requires_grad]
@@ -83,7 +107,9 @@ def _gradients(
         return {
             name: _flat(weights[name] * term, trunk)
             for name, term in terms.items()
-            if weights[name] and not name.endswith("tracks")  # not in every step
+            if (not only or name in only)
+            and weights[name]
+            and not name.endswith("tracks")  # not in every step
         }
 
 

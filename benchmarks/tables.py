@@ -53,11 +53,11 @@ def main() -> int:
         ROOT / "README.md": accuracy() + "\n" + speed(),
         ROOT / "docs" / "speed.md": speed() + "\n" + scaling() + "\n" + world(),
         ROOT / "docs" / "training.md": "\n".join(
-            [ablation(), lengths(), seen(), noise(), steps(), training_speed()]
+            [ablation(), lengths(), seen(), noise(), noise_by_length(), steps(), training_speed()]
         ),
         ROOT / "docs" / "memory.md": memory(),
         ROOT / "docs" / "quantization.md": quantization(),
-        ROOT / "docs" / "accuracy.md": accuracy() + "\n" + footage(),
+        ROOT / "docs" / "accuracy.md": "\n".join([accuracy(), detail(), footage()]),
     }
     stale = [path for path, text in texts.items() if _replace(path, text, is_check=is_check)]
     for path in stale:
@@ -262,6 +262,56 @@ def noise() -> str:
         cells = ["-" if term is None else f"{term['noise']:.2f}" for term in found]
         lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
     lines += ["", _source("gradient_noise.json", result["machine"], "benchmarks/gradient_noise.py")]
+    return "\n".join(lines) + "\n"
+
+
+def noise_by_length() -> str:
+    """How much gradients scatter, by the length of clips."""
+    result = read("gradient_noise_frames.json")
+    names = list(result["runs"][0]["terms"])
+    lines = [
+        f"The same scatter with clips of other lengths, 64 images a step ({result['steps']} "
+        "steps), from one checkpoint on the way to v4:",
+        "",
+        "| frames of a clip | images with depth | " + " | ".join(f"`{n}`" for n in names) + " |",
+        "|---|---|" + "---|" * len(names),
+    ]
+    for run in result["runs"]:
+        stage = run["recipe"]["stages"][0]
+        cells = [f"{run['terms'][name]['noise']:.2f}" for name in names]
+        lines.append(
+            f"| {stage['frames'][0]} | {stage['dense_images']} | " + " | ".join(cells) + " |"
+        )
+    command = "benchmarks/gradient_noise.py --frames 2 4 8 --dense 24 64"
+    lines += ["", _source("gradient_noise_frames.json", result["machine"], command)]
+    return "\n".join(lines) + "\n"
+
+
+SPLIT = 14
+"""Standard deviation of the blur, in pixels, that tells shapes from details."""
+
+
+def detail() -> str:
+    """Where errors of depth lie."""
+    result = read("depth_detail.json")
+    runs = [(_bundled(run["model"]), run["kinds"]) for run in result["runs"]]
+    mixtures = {"model": "as it is", f"rough shape, {SPLIT}": "with the truth's details",
+                f"details, {SPLIT}": "with the truth's rough shape"}  # fmt: skip
+    lines = [
+        f"AbsRel of the first {result['settings']['clips']} of these clips, and what it would be "
+        f"if the details of depth (what a blur of {SPLIT} pixels, a patch, takes away) or all but "
+        "the details were the truth's; last, the truth without its details:",
+        "",
+        "| | " + " | ".join(f"{model} {m}" for model, _ in runs for m in mixtures.values())
+        + " | truth without details |",
+        "|---|" + "---|" * (len(mixtures) * len(runs) + 1),
+    ]  # fmt: skip
+    for kind in ("all", *sorted(set(runs[0][1]) - {"all"})):
+        scores = [kinds[kind]["abs_rel"] for _, kinds in runs]
+        cells = [f"{found[name]:.3f}" for found in scores for name in mixtures]
+        cells.append(f"{scores[0][f'no details, {SPLIT}']:.3f}")
+        lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    lines += ["", _source("depth_detail.json", result["machine"], "benchmarks/depth_detail.py")]
     return "\n".join(lines) + "\n"
 
 

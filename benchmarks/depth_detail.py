@@ -21,9 +21,10 @@ from scipy.ndimage import gaussian_filter
 
 import everview
 from everview.evaluation.machine import code_version, describe
-from everview.evaluation.procedural import ProceduralSettings, model_facts, native_size
+from everview.evaluation.procedural import ProceduralSettings, native_size
 from everview.evaluation.show import show
 from everview.model.network import Network
+from everview.weights.hashes import weights_hash
 from everview.world.clip import sequence
 
 OUT = Path(__file__).resolve().parent / "results" / "depth_detail.json"
@@ -68,7 +69,7 @@ def _measure(network: Network, clips: int) -> dict[str, Any]:
         for kind, rows in found.items()
     }
     print({kind: facts["abs_rel"] for kind, facts in kinds.items()})
-    return {"model": model_facts(network), "kinds": kinds}
+    return {"model": {"weights_sha256": weights_hash(network)}, "kinds": kinds}
 
 
 def _mixtures(depth: Maps, truth: Maps, valid: Mask) -> dict[str, float]:

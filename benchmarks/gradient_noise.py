@@ -5,8 +5,8 @@ python -P benchmarks/gradient_noise.py RUN [RUN ...] [--steps 8] [--frames 2 4 8
 
 RUN is a folder of `everview train` on procedural clips. Terms count with their weights; clips are
 new ones, as long as the run's first stage has them unless `--frames` says otherwise; `--dense`
-is how many images of a step have maps. The noise of a term is how far the gradients of single
-steps lie from their mean.
+is how many images of a step have maps (in whole frames of a clip). The noise of a term is how
+far the gradients of single steps lie from their mean, its signal the size of that mean.
 """
 
 import argparse
@@ -72,7 +72,11 @@ def _measure(
             gradients.setdefault(name, []).append(gradient)
     whole = {name: torch.stack(rows) for name, rows in gradients.items() if len(rows) == steps}
     terms = {
-        name: {"norm": fmean(rows.norm(dim=1).tolist()), "noise": _noise(rows)}
+        name: {
+            "norm": fmean(rows.norm(dim=1).tolist()),
+            "noise": _noise(rows),
+            "signal": _signal(rows),
+        }
         for name, rows in whole.items()
     }
     print(folder, frames, dense, {name: round(term["noise"], 2) for name, term in terms.items()})
@@ -123,6 +127,12 @@ def _flat(term: Tensor, parameters: list[torch.nn.Parameter]) -> Tensor:
 def _noise(rows: Tensor) -> float:
     """Root of the mean squared distance from the mean, unbiased."""
     return float((rows - rows.mean(dim=0)).square().sum() / (len(rows) - 1)) ** 0.5
+
+
+def _signal(rows: Tensor) -> float:
+    """Norm of what single steps scatter about: of the mean, less what scatter adds to it."""
+    whole = float(rows.mean(dim=0).square().sum())
+    return max(0.0, whole - _noise(rows) ** 2 / len(rows)) ** 0.5
 
 
 if __name__ == "__main__":

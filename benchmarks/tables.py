@@ -252,7 +252,7 @@ def noise() -> str:
     lines = [
         "How far gradients of single steps lie from their mean, in the trunk, each term with its "
         f"weight ({result['steps']} steps on new clips; tracks, not in every step, are left out). "
-        "Before: weights and network of run 6, now: of run 10, both with the loss as it is now:",
+        "Before: weights and network of run 6, now: of run 10, both with the loss that v3 had:",
         "",
         "| term | before | now |",
         "|---|---|---|",
@@ -270,19 +270,20 @@ def noise_by_length() -> str:
     result = read("gradient_noise_frames.json")
     names = list(result["runs"][0]["terms"])
     lines = [
-        f"The same scatter with clips of other lengths, 64 images a step ({result['steps']} "
-        "steps), from one checkpoint on the way to v4:",
+        f"The same scatter, and in brackets the size of the mean, with clips of other lengths; 64 "
+        f"images a step, {result['steps']} steps, a checkpoint on the way to v4:",
         "",
         "| frames of a clip | images with depth | " + " | ".join(f"`{n}`" for n in names) + " |",
         "|---|---|" + "---|" * len(names),
     ]
     for run in result["runs"]:
         stage = run["recipe"]["stages"][0]
-        cells = [f"{run['terms'][name]['noise']:.2f}" for name in names]
+        found = [run["terms"][name] for name in names]
+        cells = [f"{term['noise']:.2f} ({term['signal']:.2f})" for term in found]
         lines.append(
             f"| {stage['frames'][0]} | {stage['dense_images']} | " + " | ".join(cells) + " |"
         )
-    command = "benchmarks/gradient_noise.py --frames 2 4 8 --dense 24 64"
+    command = "benchmarks/gradient_noise.py --frames 2 4 8 --dense 32 64"
     lines += ["", _source("gradient_noise_frames.json", result["machine"], command)]
     return "\n".join(lines) + "\n"
 
@@ -318,6 +319,7 @@ def detail() -> str:
 KERNELS = {
     "adamw": "AdamW for kernels of convolutions",
     "muon": "Muon",
+    "muon_twice_the_rate": "Muon, twice the rate for kernels",
     "muon_differences": "Muon, and differences of depth at six distances",
 }
 STEPS = {
@@ -341,8 +343,8 @@ def steps() -> str:
     logs = [(RESULTS / f"kernels_{name}.jsonl").read_text().splitlines() for name in KERNELS]
     runs = [[json.loads(line) for line in log[-LATE:]] for log in logs]
     lines = [
-        "Three runs from one checkpoint on the same new clips, one core: losses of the last 60 of "
-        "140 steps, and for the other two how much they differ:",
+        "Runs from one checkpoint on the same new clips, one core: losses of the last 60 of 122 "
+        "steps, and how much those of the others differ:",
         "",
         "| term | " + " | ".join(KERNELS.values()) + " |",
         "|---|" + "---|" * len(KERNELS),
@@ -352,7 +354,7 @@ def steps() -> str:
         changes = [f"{other / first - 1:+.1%}" for other in others]
         lines.append(f"| {words} | {first:.4f} | " + " | ".join(changes) + " |")
     files = ", ".join(f"kernels_{name}.jsonl" for name in KERNELS)
-    lines += ["", f"`everview train --resume` three times, from a draft of the code: `{files}`."]
+    lines += ["", f"`everview train --resume` four times, from a draft of the code: `{files}`."]
     return "\n".join(lines) + "\n"
 
 

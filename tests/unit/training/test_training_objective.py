@@ -100,9 +100,21 @@ def test_differences_tell_things_from_what_is_behind_them():
     crossing = [min(d, 28, 56 - d) / (56 - d) for d in DISTANCES]
     expected = math.log(2) / 2 * sum(crossing) / len(DISTANCES)  # half of the pairs lie across
     assert float(terms["depth_gradient"]) == pytest.approx(expected, rel=1e-5)
-    known[..., 20:36] = False  # of what is near the step nothing is known: only far pairs tell
+    known[..., 20:36] = False  # only pairs 32 apart have one known pixel on each side of the step
     terms = _depth_terms(torch.full((2, 56, 56), 7.0), truth, mask=known, confidence=sure)
-    assert 0 < float(terms["depth_gradient"]) < expected
+    assert float(terms["depth_gradient"]) == pytest.approx(math.log(2) / 12, rel=1e-5)
+    turned = _depth_terms(torch.full((2, 56, 56), 7.0), truth.mT, mask=known.mT, confidence=sure)
+    torch.testing.assert_close(turned["depth_gradient"], terms["depth_gradient"])
+
+
+def test_differences_that_nobody_knows_do_not_count():
+    truth = torch.ones(2, 14, 40)
+    truth[:, 7:] = 2.0  # 32 rows apart there are none, 32 columns apart none that differ
+    known = torch.ones(2, 14, 40, dtype=torch.bool)
+    terms = _depth_terms(torch.ones(2, 14, 40), truth, mask=known, confidence=torch.ones(2, 14, 40))
+    crossing = [min(d, 7, 14 - d) / (14 - d) for d in (1, 2, 4, 8)]
+    expected = math.log(2) * sum(crossing) / (4 + 6)
+    assert float(terms["depth_gradient"]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_all_errors_count_alike_and_confidence_learns_how_large_they_are(half_known):

@@ -7,7 +7,7 @@ from everview.errors import ConfigError
 from everview.model.network import build
 from everview.model.presets import presets
 from everview.training.recipe.settings import OptimiserSettings
-from everview.training.run.checkpoints import optimiser_state
+from everview.training.run.checkpoints import optimiser_state, set_optimiser_state
 from everview.training.run.optimiser import NARROWEST, NARROWEST_KERNEL, make_optimiser
 from everview.training.run.trainer import Trainer
 
@@ -77,6 +77,20 @@ def test_gradients_of_kernels_are_dropped_and_those_without_stay(network):
     before = [p.detach().clone() for p in network.parameters()]
     optimiser.step()
     assert all(torch.equal(p, b) for p, b in zip(network.parameters(), before, strict=True))
+
+
+def test_moments_of_another_optimiser_are_left_aside(network, caplog):
+    adamw, _ = _stepped(network, "adamw")
+    stored = optimiser_state(adamw, network)
+    muon = make_optimiser(network, OptimiserSettings(matrices="muon"))
+    set_optimiser_state(muon, network, stored)
+    kept = optimiser_state(muon, network)
+    assert kept
+    assert all(state.keys() >= {"exp_avg", "exp_avg_sq"} for state in kept.values())
+    turned = stored.keys() - kept.keys()
+    assert f"{len(turned)} parameters had moments of another optimiser" in caplog.text
+    set_optimiser_state(muon, network, optimiser_state(_stepped(network, "muon")[0], network))
+    assert optimiser_state(muon, network).keys() == stored.keys()
 
 
 def test_a_rate_holds_for_both(network):

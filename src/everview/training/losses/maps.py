@@ -58,12 +58,12 @@ def gradient_error_everywhere(
 
 
 def gradient_error(
-    error: Float[Tensor, "m H W c"], mask: Bool[Tensor, "m H W"], *, apart: int = 1
+    error: Float[Tensor, "m H W c"], mask: Bool[Tensor, "m H W"]
 ) -> Float[Tensor, ""]:
-    """L1 of differences of pixels so far apart, mean over the pairs in which both count."""
+    """L1 of neighbour differences, mean over the pairs in which both pixels count."""
     parts = []
     for axis in (1, 2):
-        difference, both = differences(error, mask, axis=axis, apart=apart)
+        difference, both = differences(error, mask, axis=axis)
         parts.append(masked_mean(difference.abs().mean(dim=-1), both))
     return (parts[0] + parts[1]) / 2
 

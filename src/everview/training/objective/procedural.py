@@ -9,7 +9,7 @@ from torch import Tensor
 
 from everview.model.network import Outputs
 from everview.training.losses.cameras import absolute_errors, with_sign_of
-from everview.training.losses.maps import gradient_error
+from everview.training.losses.maps import differences
 from everview.training.losses.masked import masked_mean
 from everview.training.losses.objective import Objective, diagnose
 from everview.training.losses.target import (
@@ -29,7 +29,7 @@ ROUND_DECAY = 0.6
 
 @dataclass(frozen=True, kw_only=True)
 class ProceduralSupervision:
-    """5 camera + 2.5 fov + depth + depth_gradient + scale + points + 0.5 tracks.
+    """5 camera + 2.5 fov + depth + 2 depth_gradient + scale + points + 0.5 tracks.
 
     Depth errors are taken in logarithms, so that near and far surfaces count alike. What all
     pixels of a clip have in common is the term `scale`; `depth` is the rest, which else would all
@@ -110,13 +110,19 @@ def _cameras(outputs: Outputs, target: Target) -> dict[str, Tensor]:
 
 
 def _relief(error: Float[Tensor, "m H W 1"], pairs: MapPairs) -> Tensor:
-    """L1 of differences, mean over `DISTANCES`: what lies in front of what, however far it all is.
+    """L1 of differences, mean over both axes and all `DISTANCES` of which any pair is known.
 
-    Errors of whole rooms, which are the largest, take no part in it. Source: the multi-scale
-    gradient term of Li and Snavely, "MegaDepth" (2018), Eq. 4; here at every pixel.
+    What lies in front of what, however far it all is: errors of whole rooms, which are the
+    largest, take no part in it. Source: the multi-scale gradient term of Li and Snavely,
+    "MegaDepth" (2018), Eq. 4; here at every pixel.
     """
-    within = [apart for apart in DISTANCES if apart < min(pairs.mask.shape[1:])]
-    return torch.stack([gradient_error(error, pairs.mask, apart=d) for d in within]).mean()
+    total, known = error.new_zeros(()), error.new_zeros(())
+    for axis in (1, 2):
+        for apart in (d for d in DISTANCES if d < pairs.mask.shape[axis]):
+            difference, both = differences(error, pairs.mask, axis=axis, apart=apart)
+            total = total + masked_mean(difference.abs().squeeze(-1), both)
+            known = known + both.any()
+    return total / known.clamp_min(1)
 
 
 def _without_scale(

@@ -108,13 +108,17 @@ def optimiser_state(optimiser: Optimiser, module: nn.Module) -> dict[str, Any]:
 
 
 def set_optimiser_state(optimiser: Optimiser, module: nn.Module, states: Mapping[str, Any]) -> None:
-    """Give parameters the state that was stored under their names."""
-    for name, parameter in module.named_parameters():
-        if name in states:
-            optimiser.set_state(
-                parameter,
-                {key: _placed(value, parameter) for key, value in states[name].items()},
-            )
+    """Give parameters the state stored under their names, and say where it is of no use."""
+    known = [(name, p) for name, p in module.named_parameters() if name in states]
+    anew = [
+        name for name, p in known
+        if not optimiser.set_state(p, {k: _placed(v, p) for k, v in states[name].items()})
+    ]  # fmt: skip
+    if anew:
+        _logger.warning(
+            "%d parameters had moments of another optimiser and begin anew, first %s: this run was "
+            "begun by an earlier version", len(anew), anew[0],
+        )  # fmt: skip
 
 
 def _kept(value: Any) -> Any:  # noqa: ANN401  -- tensors and numbers

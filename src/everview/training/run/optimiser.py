@@ -8,9 +8,11 @@ from torch import Tensor, nn
 from everview.training.recipe.settings import OptimiserSettings
 
 NARROWEST = 64
-"""Fewest rows and columns of a matrix that Muon turns; what leads in and out is narrower."""
+"""Fewest rows and columns of a linear layer whose steps Muon turns."""
 NARROWEST_KERNEL = 32
 """Likewise of a kernel of convolution as a matrix, one row per channel of its first axis."""
+MOMENTS = {torch.optim.AdamW: "exp_avg", torch.optim.Muon: "momentum_buffer"}
+"""What each optimiser cannot go on without."""
 
 
 class Optimiser:
@@ -37,10 +39,17 @@ class Optimiser:
         owner = self._owners.get(known)
         return owner.state.get(known) if owner else None
 
-    def set_state(self, parameter: nn.Parameter, state: dict[str, object]) -> None:
-        """Give a parameter the moments that it had."""
+    def set_state(self, parameter: nn.Parameter, state: dict[str, object]) -> bool:
+        """Give a parameter the moments that it had; False, and nothing, if another kind made them.
+
+        Kernels had AdamW's moments before Muon turned them.
+        """
         known = self._unfolded.get(parameter, parameter)
-        self._owners[known].state[known] = state
+        owner = self._owners[known]
+        fits = MOMENTS[type(owner)] in state
+        if fits:
+            owner.state[known] = state
+        return fits
 
     def set_rate(self, rate: float) -> None:
         """Learning rate of the next step."""
@@ -117,10 +126,10 @@ def _wide(
     weights = {m.weight for m in module.modules() if isinstance(m, kinds)}
     return [
         p for p in module.parameters()
-        if p in weights and p.requires_grad and min(_rows(p).shape) >= narrowest
+        if p in weights and p.requires_grad and min(len(p), p[0].numel()) >= narrowest
     ]  # fmt: skip
 
 
 def _rows(weight: Tensor) -> Tensor:
-    """The same memory as a matrix, one row per channel of the first axis."""
+    """The same memory, which must be contiguous, as a matrix: a row per channel of axis 0."""
     return weight.detach().view(len(weight), -1)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_tables_are_what_the_result_files_say():
-    command = [sys.executable, "-P", str(ROOT / "benchmarks" / "tables.py"), "--check"]
+    command = [sys.executable, "-P", str(ROOT / "benchmarks" / "tables"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 

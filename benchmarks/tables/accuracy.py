@@ -1,0 +1,105 @@
+"""Tables of accuracy: procedural clips, details of depth, real footage."""
+
+from typing import Any
+
+from results import MORE_IS_BETTER, SCORES, bundled, read, source
+
+CLASSICAL = "essential_matrix"
+"""Looks at the images, so it is no trivial guess."""
+SPLIT = 14
+"""Standard deviation of the blur, in pixels, that tells shapes from details."""
+
+
+def accuracy() -> str:
+    """Held-out procedural clips: the bundled model beside trivial guesses."""
+    result = read("procedural_mini.json")
+    settings = result["settings"]
+    titles = [f"{g['frames']} frames, motion x {g['speed']:g}" for g in result["groups"]]
+    lines = [
+        f"Held-out procedural clips, {settings['clips']} for each length, {settings['mode']}; mean "
+        "over clips, in brackets the best trivial guess and in how many clips the model is better:",
+        "",
+        *_table(titles, result["groups"]),
+        "",
+        source("procedural_mini.json", result["machine"], "everview eval procedural"),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def footage() -> str:
+    """Real sequences: the bundled model beside trivial guesses and a classical method."""
+    result = read("real_footage.json")
+    pick = [(s, s["groups"][0]) for s in result["sequences"]]
+    titles = [f"{s['name']}, {len(g['clips'])} x {g['frames']} frames" for s, g in pick]
+    lines = [
+        "Windows of real sequences; the same scores. The last three rows are a classical method "
+        f"that is told the true intrinsics ({result['classical_baseline']}):",
+        "",
+        *_table(titles, [group for _, group in pick]),
+        *_classical([group for _, group in pick]),
+        "",
+        *(f"- {s['name']}: {'; '.join([*s['remarks'], s['noise_floor']])}." for s, _ in pick),
+        "",
+        source("real_footage.json", result["machine"], "benchmarks/real_footage.py"),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def detail() -> str:
+    """Where errors of depth lie."""
+    result = read("depth_detail.json")
+    runs = [(bundled(run["model"]), run["kinds"]) for run in result["runs"]]
+    mixtures = {"model": "as it is", f"rough shape, {SPLIT}": "with the truth's details",
+                f"details, {SPLIT}": "with the truth's rough shape"}  # fmt: skip
+    lines = [
+        f"AbsRel of the first {result['settings']['clips']} of these clips, and what it would be "
+        f"if the details of depth (what a blur of {SPLIT} pixels, a patch, takes away) or all but "
+        "the details were the truth's; last, the truth without its details:",
+        "",
+        "| | " + " | ".join(f"{model} {m}" for model, _ in runs for m in mixtures.values())
+        + " | truth without details |",
+        "|---|" + "---|" * (len(mixtures) * len(runs) + 1),
+    ]  # fmt: skip
+    for kind in ("all", *sorted(set(runs[0][1]) - {"all"})):
+        scores = [kinds[kind]["abs_rel"] for _, kinds in runs]
+        cells = [f"{found[name]:.3f}" for found in scores for name in mixtures]
+        cells.append(f"{scores[0][f'no details, {SPLIT}']:.3f}")
+        lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    lines += ["", source("depth_detail.json", result["machine"], "benchmarks/depth_detail.py")]
+    return "\n".join(lines) + "\n"
+
+
+def _table(titles: list[str], groups: list[dict[str, Any]]) -> list[str]:
+    """A row per score, a column per group."""
+    lines = ["| | " + " | ".join(titles) + " |", "|---|" + "---|" * len(titles)]
+    for name, (words, digits) in SCORES.items():
+        if not any(name in group["scores"] for group in groups):
+            continue
+        cells = [_cell(name, group["scores"].get(name), digits) for group in groups]
+        lines.append(f"| {words} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _classical(groups: list[dict[str, Any]]) -> list[str]:
+    """What essential matrix and PnP give, where they were measured."""
+    lines = []
+    for name in ("rotation_degrees", "auc30", "ate"):
+        words, digits = SCORES[name]
+        found = [group["scores"][name]["baselines"].get(CLASSICAL) for group in groups]
+        cells = ["-" if facts is None else f"{facts['mean']:.{digits}f}" for facts in found]
+        lines.append(f"| classical: {words} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _cell(name: str, score: dict[str, Any] | None, digits: int) -> str:
+    """Our mean; in brackets the best guess's mean and in how many clips we are better."""
+    if score is None or not score["clips"]:
+        return "-"
+    pick = max if name in MORE_IS_BETTER else min
+    guesses = [g for k, g in score["baselines"].items() if k != CLASSICAL and g["clips"]]
+    ours = f"**{score['mean']:.{digits}f}**"
+    if not guesses:
+        return ours
+    best = pick(guesses, key=lambda guess: guess["mean"])
+    better = "" if best["better_in"] is None else f", {best['better_in']:.0%}"
+    return f"{ours} ({best['mean']:.{digits}f}{better})"

@@ -60,6 +60,31 @@ def test_impossible_settings_end_with_a_line_that_says_what_to_type(model_folder
     assert "needs clips >= 1, frames >= 2" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("procedural", ["--limit", "1"], "--limit does nothing in eval procedural; it has --clips"),
+        ("procedural", ["--seed", "4"], "--first-seed"),
+        ("recording", ["--clips", "1"], "it has --data, --frames, --stride"),
+        ("sintel-video", ["--first-seed", "1"], "--first-seed does nothing in eval sintel-video"),
+        ("procedural", ["--threads", "0"], "--threads must be 1 or more"),
+        ("procedural", ["--first-seed", str(2**48)], "may have been trained on"),
+        ("recording", ["--data", "x", "--stride", "0"], "stride >= 1"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(name, arguments, words, capsys):
+    assert main(["eval", name, *arguments]) == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_result_that_cannot_be_written_is_told_before_the_work(tmp_path, capsys):
+    assert main(["eval", "procedural", "-o", str(tmp_path)]) == 2
+    assert f"-o {tmp_path}/result.json" in capsys.readouterr().err.replace("\n", "")
+    (tmp_path / "file").write_text("")
+    assert main(["eval", "procedural", "-o", str(tmp_path / "file" / "r.json")]) == 3
+    assert "the result cannot be written" in " ".join(capsys.readouterr().err.split())
+
+
 def test_an_unknown_benchmark_is_a_wrong_call(capsys):
     assert main(["eval", "nowhere"]) == 2
     said = capsys.readouterr().err

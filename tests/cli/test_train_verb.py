@@ -1,8 +1,10 @@
 import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
+import yaml
 
 import everview
 from everview.cli import train
@@ -76,6 +78,8 @@ def test_ctrl_c_ends_the_run_after_its_step_with_a_checkpoint(tmp_path, monkeypa
         (["train", "mini"], "has a teacher: everview distill mini"),
         (["train", "smoke", "--set", "optimizer.lr=1"], "has no setting 'optimizer'"),
         (["distill", "smoke"], "has no teacher: everview train smoke"),
+        (["train", "smoke", "--threads", "0"], "--threads must be 1 or more, got 0"),
+        (["train", "smoke", "--minutes", "nan"], "needs length > 0"),
     ],
 )
 def test_a_call_that_cannot_work_is_answered_with_what_does(arguments, words, capsys):
@@ -108,3 +112,29 @@ def test_a_recipe_without_its_teacher_says_which_is_missing(tmp_path, capsys):
     arguments = ["distill", "tiny-distilled", "-o", str(tmp_path / "run"), "--set"]
     assert main([*arguments, "teacher.model=null"]) == 2
     assert "name a network with global attention (--teacher MODEL" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()  # or the right call would find a run there
+
+
+def test_a_student_starts_where_its_recipe_has_the_teacher(capsys):
+    assert main(["distill", "mini", "--teacher", "2024", "--show"]) == 0
+    recipe = yaml.safe_load(capsys.readouterr().out)
+    assert recipe["network"]["start"] == recipe["teacher"]["model"] == "2024"
+    own = ["--set", "network.start=mine", "--show"]
+    assert main(["distill", "mini", "--teacher", "2024", *own]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["network"]["start"] == "mine"
+
+
+def test_a_folder_of_the_recipe_s_name_is_a_run_only_if_it_holds_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("smoke").mkdir()
+    assert train.default_folder("smoke") == Path("runs/smoke")
+    Path("smoke/recipe.yaml").touch()
+    assert train.default_folder("smoke") == Path("smoke")
+
+
+def test_a_run_too_large_for_the_machine_is_told_so(tmp_path, capsys, monkeypatch):
+    from everview.training.run import trainer
+
+    monkeypatch.setattr(trainer, "free_memory", lambda device: 1_000_000)
+    assert main(["train", "mini-cpu", "-o", str(tmp_path / "run"), *SMALL]) == 0
+    assert "note: only 1.0 MB are free" in capsys.readouterr().out

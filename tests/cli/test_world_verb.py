@@ -1,4 +1,5 @@
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import torch
 from everview.cli.main import main
 from everview.outputs.recording import Recording
 from everview.world import sequence
+from everview.world.clip import WorldView
 
 SMALL = ["--size", "28", "42", "--frames", "5", "--no-preview"]
 
@@ -56,6 +58,23 @@ def test_clips_are_written_in_the_layout_of_a_training_set(tmp_path, capsys):
     assert len(list(folder.rglob("*.*"))) > 5
 
 
+def test_a_set_is_rendered_clip_by_clip(tmp_path, monkeypatch):
+    clips, alive = [], []
+
+    def counted(self, start, stop):
+        clip = rendered(self, start, stop)
+        clips.append(weakref.ref(clip))
+        alive.append(sum(known() is not None for known in clips))
+        return clip
+
+    rendered = WorldView.frames
+    monkeypatch.setattr(WorldView, "frames", counted)
+    arguments = ["world", "-o", str(tmp_path / "set"), "--layout", "sequences", "--count", "6"]
+    assert main([*arguments, *SMALL]) == 0
+    assert len(alive) >= 6  # and those at which the check of types looks
+    assert max(alive) <= 2  # the one that is written, and the next
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -64,6 +83,9 @@ def test_clips_are_written_in_the_layout_of_a_training_set(tmp_path, capsys):
         (["--layout", "imax"], "layout 'imax' is unknown; known: recording, "),
         (["--count", "0"], "--count and --frames must be 1 or more; got 0"),
         (["--size", "1", "4"], "sides >= 2"),
+        (["--speed", "nan"], "speed > 0 and noise >= 0"),
+        (["--noise", "inf"], "speed > 0 and noise >= 0"),
+        (["--device", "banana"], "device 'banana' is unknown; use auto, cpu"),
     ],
 )
 def test_wrong_calls_are_told_in_one_line(tmp_path, arguments, words, capsys):

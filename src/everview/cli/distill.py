@@ -1,10 +1,13 @@
 """`everview distill`: a causal student learns what a teacher that sees all frames says."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
+
+if TYPE_CHECKING:
+    from everview.training.recipe.recipe import TrainingRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +23,8 @@ class Distill:
     recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
     """What to do."""
     teacher: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
-    """Network with global attention: path or Hugging Face id; the recipe's own if left out."""
+    """Network with global attention: path or Hugging Face id; the recipe's own if left out. A
+    student that starts from its teacher's weights starts from these."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = None
     """Folder of the run; by default runs/RECIPE, in the current folder."""
     cache: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
@@ -43,9 +47,11 @@ class Distill:
         from everview.cli.train import default_folder, launch, recipe_of, show
         from everview.errors import ConfigError
 
-        named = {"teacher.model": self.teacher, "teacher.cache": self.cache}
-        settings = [f"{name}={value}" for name, value in named.items() if value is not None]
-        recipe = recipe_of(self.recipe, [*self.set, *settings], minutes=self.minutes)
+        recipe = recipe_of(self.recipe, self.set, minutes=self.minutes)
+        if self.teacher is not None:
+            recipe = taught_by(recipe, self.teacher)
+        if self.cache is not None:
+            recipe = replace(recipe, teacher=replace(recipe.teacher, cache=self.cache))
         if not recipe.objective.asks_teacher:
             raise ConfigError(
                 f"the recipe {self.recipe!r} has no teacher: everview train {self.recipe}, or "
@@ -55,3 +61,11 @@ class Distill:
             return show(recipe)
         out = self.out or default_folder(self.recipe)
         return launch(recipe, out, threads=self.threads, resume=self.resume)
+
+
+def taught_by(recipe: "TrainingRecipe", teacher: str) -> "TrainingRecipe":
+    """The recipe with another teacher, which also is the start where the teacher was."""
+    network = recipe.network
+    if network.start is not None and network.start == recipe.teacher.model:
+        network = replace(network, start=teacher)
+    return replace(recipe, network=network, teacher=replace(recipe.teacher, model=teacher))

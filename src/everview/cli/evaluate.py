@@ -2,7 +2,8 @@
 
 import json
 import sys
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
 
 PIPED_WIDTH = 120
 """Columns of the table where there is no terminal to ask for its width."""
+COMMON = ("benchmark", "model", "memory", "precision", "device", "threads", "out")
+HEEDED = {
+    "procedural": ("clips", "frames", "speed", "kind", "size", "first_seed", "teacher"),
+    "recording": ("data", "frames", "stride", "every", "teacher"),
+    "others": ("data", "limit", "frames", "stride", "seed", "preset", "alignment", "mode",
+               "rescore", "deterministic"),
+}  # fmt: skip
+"""Options that a benchmark heeds besides the common ones; others are refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,12 +99,32 @@ class Eval:
         """Return the exit code."""
         import torch
 
+        from everview.errors import ConfigError
+
+        self._refuse_what_does_nothing()
         if self.threads is not None:
+            if self.threads < 1:
+                raise ConfigError(f"--threads must be 1 or more, got {self.threads}")
             torch.set_num_threads(self.threads)
+        if self.out is not None:
+            _check_result_file(self.out)
         measure = {"procedural": self._procedural, "recording": self._recording}
         if self.benchmark in measure:
             return self._beside_guesses(measure[self.benchmark])
         return self._benchmark()
+
+    def _refuse_what_does_nothing(self) -> None:
+        """Name an option that this benchmark would not heed."""
+        from everview.errors import ConfigError
+
+        heeded = HEEDED.get(self.benchmark, HEEDED["others"])
+        for field in fields(self):
+            is_asked = getattr(self, field.name) != field.default
+            if is_asked and field.name not in (*COMMON, *heeded):
+                takes = ", ".join(_option(name) for name in heeded)
+                raise ConfigError(
+                    f"{_option(field.name)} does nothing in eval {self.benchmark}; it has {takes}"
+                )
 
     def _benchmark(self) -> int:
         from everview.cli.evaluate_benchmark import BenchmarkCall, run_benchmark
@@ -147,8 +176,8 @@ class Eval:
 
         if self.benchmark == "recording":
             return RecordingSettings(
-                data=self.data, frames=_lengths(self.frames or "8,16"), stride=self.stride or 4,
-                every=self.every, memory=self.memory,
+                data=self.data, frames=_lengths(self.frames or "8,16"), every=self.every,
+                stride=4 if self.stride is None else self.stride, memory=self.memory,
             )  # fmt: skip
         return ProceduralSettings(
             clips=self.clips, frames=_lengths(self.frames or "8"), speeds=self.speed,
@@ -190,6 +219,25 @@ class EvalList:
         from everview.cli.evaluate_benchmark import list_benchmarks
 
         return list_benchmarks()
+
+
+def _option(name: str) -> str:
+    """A field as it is typed."""
+    return f"--{name.replace('_', '-')}"
+
+
+def _check_result_file(path: Path) -> None:
+    """Before hours of work, see that its result can be written."""
+    from everview.errors import ConfigError, InputError
+
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder: name a file for the result, -o {path}/result.json")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"the result cannot be written to {path}: {error}") from error
 
 
 def _lengths(text: str) -> tuple[int, ...]:

@@ -69,8 +69,10 @@ def recipe_of(name: str, overrides: Sequence[str], *, minutes: float | None) -> 
 
 def default_folder(recipe: str) -> Path:
     """Where a run goes if nothing is said."""
+    from everview.training.run.folder import RECIPE
+
     path = Path(recipe)
-    return path if path.is_dir() else Path("runs") / path.stem
+    return path if (path / RECIPE).is_file() else Path("runs") / path.stem
 
 
 def show(recipe: "TrainingRecipe") -> int:
@@ -81,9 +83,13 @@ def show(recipe: "TrainingRecipe") -> int:
 
 def launch(recipe: "TrainingRecipe", out: Path, *, threads: int, resume: bool) -> int:
     """Train in this process, or in this one of several that torchrun started."""
+    from everview.errors import ConfigError
+    from everview.training.run.curves import CURVES
     from everview.training.run.ranks import joined_ranks
     from everview.training.run.trainer import Trainer
 
+    if threads < 1:
+        raise ConfigError(f"--threads must be 1 or more, got {threads}")
     be_nice(threads)
     with joined_ranks() as ranks:
         trainer = Trainer(recipe, out, resume=resume, ranks=ranks)
@@ -93,7 +99,9 @@ def launch(recipe: "TrainingRecipe", out: Path, *, threads: int, resume: bool) -
             speak(text)
         for line in trainer.run():
             speak(as_text(line), flush=True)
-        speak(f"the model is in {out / 'model'}, the curves are in {out / 'losses.png'}")
+        speak(f"the model is in {out / 'model'}")
+        if (out / CURVES).exists():
+            speak(f"the curves are in {out / CURVES}")
     return STOPPED if was_stopped() else 0
 
 

@@ -1,5 +1,6 @@
 """`everview world`: procedural clips with exact truth, written as recordings or as data sets."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -60,6 +61,7 @@ class World:
     def run(self) -> int:
         """Return the exit code."""
         from everview.errors import ConfigError
+        from everview.weights.devices import pick_device
         from everview.world.layouts.registry import LAYOUTS
 
         if self.count < 1 or self.frames < 1:
@@ -71,13 +73,13 @@ class World:
             raise ConfigError(f"layout {self.layout!r} is unknown; known: {known}")
         if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
             raise ConfigError(f"{self.out} is not empty; name a new folder with -o")
+        pick_device(self.device)
         seeds = range(self.seed, self.seed + self.count)
         if self.layout == RECORDING:
             for seed in seeds:
                 self._record(seed, self.out if self.count == 1 else self.out / f"{seed:08d}")
             return 0
-        clips = [self._view(seed).frames(0, self.frames) for seed in seeds]
-        LAYOUTS[self.layout](self.out, clips)
+        LAYOUTS[self.layout](self.out, _Rendered(self, seeds))
         print(f"{self.count} clips in the layout of {self.layout} -> {self.out}")
         return 0
 
@@ -147,6 +149,21 @@ class World:
         manifest = new_manifest(source=source, model=truth, settings=settings)
         manifest["units"] = {**manifest["units"], "length": "metres"}
         return manifest
+
+
+class _Rendered(Sequence["WorldSequence"]):
+    """Clips that are rendered when they are asked for: a set may be larger than memory."""
+
+    def __init__(self, world: World, seeds: range) -> None:
+        self._world, self._seeds = world, seeds
+
+    def __len__(self) -> int:
+        return len(self._seeds)
+
+    def __getitem__(self, number: Any) -> Any:  # noqa: ANN401  -- index or slice, as in Sequence
+        if isinstance(number, slice):
+            return _Rendered(self._world, self._seeds[number])
+        return self._world._view(self._seeds[number]).frames(0, self._world.frames)
 
 
 def _result(clip: "WorldSequence", i: int, timestamp: float, name: str) -> Any:  # noqa: ANN401

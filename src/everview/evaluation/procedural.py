@@ -16,7 +16,7 @@ from everview.evaluation.summaries import TEACHER, summarise
 from everview.geometry.prediction import Prediction
 from everview.model.network import Network
 from everview.weights.hashes import weights_hash
-from everview.world.clip import WorldSequence, sequence
+from everview.world.clip import PLAIN_SEEDS, WorldSequence, sequence
 from everview.world.kinds import KINDS
 
 FORMAT_VERSION = 2
@@ -58,6 +58,11 @@ class ProceduralSettings:
         if self.kind not in KINDS:
             raise ConfigError(f"kind {self.kind!r} is unknown; known: {', '.join(KINDS)}")
         seeds = range(self.first_seed, self.first_seed + self.clips * len(speeds))
+        if seeds.stop > PLAIN_SEEDS:
+            raise ConfigError(
+                f"seeds {seeds.start} .. {seeds.stop - 1} may have been trained on: those of "
+                f"training begin at {PLAIN_SEEDS}; choose first_seed below that"
+            )
         if seeds.start < 0 or (seeds.stop > BASELINE_SEED and seeds.start < 2 * BASELINE_SEED):
             raise ConfigError(
                 f"seeds {seeds.start} .. {seeds.stop - 1} are below 0 or may meet those of the "

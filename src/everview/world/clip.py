@@ -1,5 +1,6 @@
 """Clips of procedural places: images with exact geometry, from one integer."""
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -17,7 +18,7 @@ from everview.world.render import render
 from everview.world.solids import turn_about_x
 from everview.world.tracks import follow
 
-_PLAIN_SEEDS = 1 << 48
+PLAIN_SEEDS = 1 << 48
 """Plain seeds lie below; those of training above, so that no clip is in both."""
 
 
@@ -93,7 +94,7 @@ class WorldSequence:
 
 def training_seed(index: int) -> int:
     """Seed of the n-th training clip: no plain integer below 2^48 gives the same clip."""
-    return _PLAIN_SEEDS + (hash_label(f"training {index}") & (_PLAIN_SEEDS - 1))
+    return PLAIN_SEEDS + (hash_label(f"training {index}") & (PLAIN_SEEDS - 1))
 
 
 def sequence(
@@ -162,7 +163,8 @@ class WorldView:
     ) -> None:
         if min(size) < 2:
             raise ConfigError(f"sequence() needs frames >= 1 and sides >= 2; got sides {size}")
-        if not 0 < fov[0] <= fov[1] < 180 or speed <= 0 or noise < 0:
+        is_finite = 0 < speed < math.inf and 0 <= noise < math.inf
+        if not 0 < fov[0] <= fov[1] < 180 or not is_finite:
             raise ConfigError(
                 "a world needs 0 < fov[0] <= fov[1] < 180, speed > 0 and noise >= 0; "
                 f"got {fov}, {speed}, {noise}"

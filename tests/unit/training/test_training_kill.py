@@ -4,13 +4,15 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
 import everview
 from everview.training.recipe.named import find_recipe
-from everview.training.run.checkpoints import read_checkpoint
+from everview.training.run import checkpoints
+from everview.training.run.checkpoints import read_checkpoint, write_checkpoint
 from everview.training.run.record import LOSSES, read_lines
 from everview.training.run.trainer import Trainer
 
@@ -42,6 +44,35 @@ def test_the_smoke_recipe_reaches_its_loss(real_processes, tmp_path):
     assert first["total"] > 2.2 * last["total"]
     assert last["terms"]["truth/depth"] < 0.35  # 0.25; it begins at 0.52
     everview.load(folder / "model", device="cpu")
+
+
+def _write_and_die(folder, moment):
+    """Write a second checkpoint, and be killed after so many calls that change the disk."""
+    calls = iter(range(moment))
+
+    def counted(act):
+        def run(*args, **settings):
+            if next(calls, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return act(*args, **settings)
+
+        return run
+
+    checkpoints.torch.save = counted(torch.save)
+    os.fsync = counted(os.fsync)
+    Path.replace = counted(Path.replace)
+    write_checkpoint(folder, {"step": 2, "values": torch.zeros(100_000)})
+
+
+@pytest.mark.parametrize("moment", range(5))
+def test_a_kill_while_a_checkpoint_is_written_leaves_a_whole_one(real_processes, tmp_path, moment):
+    write_checkpoint(tmp_path, {"step": 1, "values": torch.zeros(100_000)})
+    process = real_processes.Process(target=_write_and_die, args=(tmp_path, moment))
+    process.start()
+    process.join(60)
+    is_done = moment == 4
+    assert process.exitcode == (0 if is_done else -signal.SIGKILL)
+    assert read_checkpoint(tmp_path)["step"] == (2 if is_done else 1)
 
 
 def _num_lines(folder):

@@ -3,6 +3,7 @@ import logging
 import shutil
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
@@ -154,10 +155,27 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path, small_recipe):
     other = small_recipe("optimiser.clip_norm=2", "run.log_every=2")
     with pytest.raises(ConfigError, match=r"in optimiser.clip_norm \(1.0 there, 2.0 asked for\)"):
         Trainer(other, tmp_path / "run", resume=True)
+    with pytest.raises(ConfigError, match=r"in schedule.length \(6.0 there, 7.0 asked for\)"):
+        Trainer(small_recipe("data.ahead=3", "schedule.length=7"), tmp_path / "run", resume=True)
     Trainer(small_recipe("run.log_every=2"), tmp_path / "run", resume=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="the run cannot be written"):
         Trainer(small_recipe(), tmp_path / "file" / "run")
+
+
+def test_a_recipe_is_whole_whenever_its_writing_is_cut_off(tmp_path, small_recipe, monkeypatch):
+    recipe, path = small_recipe(), tmp_path / RECIPE
+    recipe.save(path)
+
+    def half(self, text):
+        with self.open("w") as file:
+            file.write(text[: len(text) // 2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(KeyboardInterrupt):
+        small_recipe("run.log_every=2").save(path)
+    assert TrainingRecipe.read(path) == recipe
 
 
 def _spoil(trainer, which):

@@ -12,6 +12,7 @@ from everview.errors import EverviewError
 from everview.training.feed.batch import Batch, Request
 from everview.training.feed.procedural import ProceduralSource
 from everview.training.recipe.recipe import TrainingRecipe
+from everview.weights.devices import pick_device
 
 Asked = TypeVar("Asked")
 Made = TypeVar("Made")
@@ -49,7 +50,7 @@ def open_source(recipe: TrainingRecipe, *, num_parts: int, device: torch.device)
 def rendering_device(recipe: TrainingRecipe, device: torch.device) -> torch.device:
     """Where the world is rendered: on a GPU if one trains, else on the CPU."""
     if recipe.data.device != "auto":
-        return torch.device(recipe.data.device)
+        return pick_device(recipe.data.device)
     return device if device.type == "cuda" else torch.device("cpu")
 
 

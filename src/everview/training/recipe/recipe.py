@@ -64,8 +64,10 @@ class TrainingRecipe:
         self._check_terms()
 
     def save(self, path: Path) -> None:
-        """Write all settings as YAML."""
-        path.write_text(self.as_yaml())
+        """Write all settings as YAML; a reader sees the old file or the new one."""
+        partial = path.with_name(f".{path.name}.tmp")
+        partial.write_text(self.as_yaml())
+        partial.replace(path)
 
     def as_yaml(self) -> str:
         """All settings as text."""
@@ -99,16 +101,16 @@ class TrainingRecipe:
 
     def learns_like(self, other: "TrainingRecipe") -> bool:
         """Whether only the machine, the log and the making of clips in advance differ."""
-        ours, theirs = (
-            replace(
-                recipe,
-                compute=ComputeSettings(),
-                run=RunSettings(seed=recipe.run.seed),
-                data=replace(recipe.data, processes=1, ahead=1, device="auto"),
-            )
-            for recipe in (self, other)
+        return self.what_is_learnt() == other.what_is_learnt()
+
+    def what_is_learnt(self) -> "TrainingRecipe":
+        """The recipe with the defaults of all settings that may change on the way."""
+        return replace(
+            self,
+            compute=ComputeSettings(),
+            run=RunSettings(seed=self.run.seed),
+            data=replace(self.data, processes=1, ahead=1, device="auto"),
         )
-        return ours == theirs
 
     def stage_at(self, share: float) -> int:
         """Number of the stage when a share of the run, in [0, 1], is done."""

@@ -1,5 +1,6 @@
 """Settings of a training run, part by part. Every field is checked when it is set."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -7,6 +8,8 @@ from typing import Literal
 from everview.errors import ConfigError
 from everview.training.degrade import Faults
 from everview.training.losses.distillation import DISTILLATION, SUPERVISION
+from everview.world.kinds import KINDS
+from everview.world.motion import MOTIONS
 
 TRUTH_LOSSES = ("procedural", *SUPERVISION)
 """Losses with ground truth, by name."""
@@ -98,7 +101,7 @@ class DataSettings:
                 "DataSettings needs reuse, tracked_points, ahead >= 1 and processes >= 0; got "
                 f"{self.reuse}, {self.tracked_points}, {self.ahead}, {self.processes}"
             )
-        if self.colours < 0:
+        if not 0 <= self.colours < math.inf:
             raise ConfigError(f"DataSettings.colours must be >= 0, got {self.colours}")
 
 
@@ -176,10 +179,17 @@ class OptimiserSettings:
 
     def __post_init__(self) -> None:
         """Refuse what does not learn."""
-        if self.learning_rate <= 0 or self.clip_norm <= 0 or not 0 <= self.average_decay < 1:
+        decays = (self.average_decay, *self.betas)
+        is_moving = 0 < self.learning_rate < math.inf and self.clip_norm > 0
+        if not is_moving or not all(0 <= decay < 1 for decay in decays):
             raise ConfigError(
-                "OptimiserSettings needs learning_rate > 0, clip_norm > 0 and average_decay in "
-                f"[0, 1); got {self.learning_rate}, {self.clip_norm}, {self.average_decay}"
+                "OptimiserSettings needs learning_rate > 0, clip_norm > 0, and average_decay and "
+                f"betas in [0, 1); got {self.learning_rate}, {self.clip_norm}, "
+                f"{self.average_decay}, {self.betas}"
+            )
+        if not 0 <= self.weight_decay < math.inf:
+            raise ConfigError(
+                f"OptimiserSettings.weight_decay must be >= 0, got {self.weight_decay}"
             )
 
 
@@ -201,7 +211,7 @@ class ScheduleSettings:
     def __post_init__(self) -> None:
         """Refuse a run without length."""
         is_short = self.unit == "steps" and self.warm_up_steps >= self.length
-        if self.length <= 0 or self.warm_up_steps < 0 or is_short:
+        if not 0 < self.length < math.inf or self.warm_up_steps < 0 or is_short:
             raise ConfigError(
                 "ScheduleSettings needs length > 0 and warm_up_steps within it; got "
                 f"{self.length} {self.unit}, {self.warm_up_steps} steps"
@@ -254,17 +264,25 @@ class Stage:
                 f"Stage.frames must be (low, high) with 1 <= low <= high <= images {self.images}, "
                 f"got {self.frames}"
             )
-        if not 1 <= self.gaps[0] <= self.gaps[1] or not 0 < self.speeds[0] <= self.speeds[1]:
+        is_moving = 0 < self.speeds[0] <= self.speeds[1] < math.inf
+        if not 1 <= self.gaps[0] <= self.gaps[1] or not is_moving:
             raise ConfigError(
                 "Stage.gaps (1 or more) and speeds (above 0) must be (low, high); got "
                 f"{self.gaps}, {self.speeds}"
             )
-        if not (0 <= self.tilted_share <= 1 and -90 <= self.tilts[0] <= self.tilts[1] <= 90):
+        if not -90 <= self.tilts[0] <= self.tilts[1] <= 90:
             raise ConfigError(
-                "Stage.tilted_share must be a share, and tilts (low, high) within 90 degrees; got "
-                f"{self.tilted_share}, {self.tilts}"
+                f"Stage.tilts must be (low, high) within 90 degrees; got {self.tilts}"
             )
-        if self.share <= 0 or min(self.dense_images or 0, self.track_every, self.spare_frames) < 0:
+        for name in ("tilted_share", "reversed_share", "moving"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"Stage.{name} must be from 0 to 1; got {getattr(self, name)}")
+        _require_one_of("Stage.kind", self.kind, KINDS)
+        _require_one_of("Stage.motion", self.motion, MOTIONS)
+        if (
+            not 0 < self.share < math.inf
+            or min(self.dense_images or 0, self.track_every, self.spare_frames) < 0
+        ):
             raise ConfigError(
                 "Stage needs share > 0 and dense_images, track_every, spare_frames >= 0; got "
                 f"{self.share}, {self.dense_images}, {self.track_every}, {self.spare_frames}"

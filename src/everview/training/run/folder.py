@@ -1,6 +1,6 @@
 """The folder of a run: whose it is, and the model that comes out of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +20,22 @@ RECIPE = "recipe.yaml"
 MODEL = "model"
 
 
-def claim(folder: Path, recipe: TrainingRecipe, *, resume: bool, ranks: Ranks) -> None:
-    """Make the folder of a new run, or check that it belongs to the run that is resumed.
+def check(folder: Path, recipe: TrainingRecipe, *, resume: bool, ranks: Ranks) -> None:
+    """See that a folder is free, or belongs to the run that is resumed.
 
     Raises:
         ConfigError: if it holds a run already, or one of another recipe; on all ranks.
-        InputError: if it cannot be written.
     """
-    problem: Exception | None = None
-    if ranks.is_first:
-        try:
-            _claim(folder, recipe, resume=resume)
-        except (ConfigError, InputError) as error:
-            problem = error
-    problem = ranks.gathered(problem)[0]
-    if problem is not None:
-        raise problem
+    _by_first(ranks, lambda: _check(folder, recipe, resume=resume))
+
+
+def claim(folder: Path, recipe: TrainingRecipe, *, ranks: Ranks) -> None:
+    """Make the folder of a run, and write its recipe there.
+
+    Raises:
+        InputError: if it cannot be written; on all ranks.
+    """
+    _by_first(ranks, lambda: _claim(folder, recipe))
 
 
 def save_model(
@@ -59,7 +59,20 @@ def save_model(
     )
 
 
-def _claim(folder: Path, recipe: TrainingRecipe, *, resume: bool) -> None:
+def _by_first(ranks: Ranks, act: Callable[[], None]) -> None:
+    """The first rank acts; all raise what it raised."""
+    problem: Exception | None = None
+    if ranks.is_first:
+        try:
+            act()
+        except (ConfigError, InputError) as error:
+            problem = error
+    problem = ranks.gathered(problem)[0]
+    if problem is not None:
+        raise problem
+
+
+def _check(folder: Path, recipe: TrainingRecipe, *, resume: bool) -> None:
     path = folder / RECIPE
     if path.exists():
         if not resume:
@@ -70,21 +83,24 @@ def _claim(folder: Path, recipe: TrainingRecipe, *, resume: bool) -> None:
         if not stored.learns_like(recipe):
             raise ConfigError(
                 f"{path} differs from the recipe asked for in {_difference(stored, recipe)}: a run "
-                "goes on as it began, but for compute and run; name another folder"
+                "goes on as it began, but for compute and run. Name another folder; to go on from "
+                f"these weights, begin a run with network.start={folder / MODEL}"
             )
+
+
+def _claim(folder: Path, recipe: TrainingRecipe) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        recipe.save(path)
+        recipe.save(folder / RECIPE)
     except OSError as error:
         raise InputError(f"the run cannot be written to {folder}: {error}") from error
 
 
 def _difference(stored: TrainingRecipe, asked: TrainingRecipe) -> str:
     """First setting that differs, with both values."""
-    ours, theirs = _settings(to_plain(stored)), _settings(to_plain(asked))
-    ignored = ("compute.", "run.log", "run.check", "run.tensor", "run.weights", "run.give")
-    names = (n for n in dict.fromkeys([*ours, *theirs]) if ours.get(n) != theirs.get(n))
-    name = next(n for n in names if not n.startswith(ignored))
+    ours, theirs = (_settings(to_plain(recipe.what_is_learnt())) for recipe in (stored, asked))
+    names = dict.fromkeys([*ours, *theirs])
+    name = next(name for name in names if ours.get(name) != theirs.get(name))
     return f"{name} ({ours.get(name)} there, {theirs.get(name)} asked for)"
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from everview.errors import InputError
 from everview.geometry.prediction import Prediction
+from everview.memory.free import free_memory
 from everview.training.adapt.memory import MemoryEstimate, estimate_memory
 from everview.training.degrade import Faults, degrade
 from everview.training.feed.batch import Batch, Request
@@ -28,7 +29,7 @@ from everview.training.run.checkpoints import (
     write_checkpoint,
 )
 from everview.training.run.curves import CURVES, draw_curves
-from everview.training.run.folder import MODEL, claim, save_model
+from everview.training.run.folder import MODEL, check, claim, save_model
 from everview.training.run.guard import Guard
 from everview.training.run.optimiser import clip, make_optimiser
 from everview.training.run.parallel import full_state, gradients_stay, spread
@@ -90,7 +91,7 @@ class Trainer:
     ) -> None:
         self.recipe, self.folder, self.ranks = recipe, folder, ranks or Ranks()
         self.device = self.ranks.device(pick_device(recipe.compute.device))
-        claim(folder, recipe, resume=resume, ranks=self.ranks)
+        check(folder, recipe, resume=resume, ranks=self.ranks)
         self.learner = Learner(make_network(recipe, self.device), recipe).to(self.device)
         asks = recipe.objective.asks_teacher
         self.teacher = make_teacher(recipe.teacher, self.device) if asks else None
@@ -104,6 +105,7 @@ class Trainer:
         """Set it at any time: the run then ends after the step, with a checkpoint."""
         if resume:
             self._resume()
+        claim(folder, recipe, ranks=self.ranks)
 
     def run(self) -> Iterator[Line]:
         """Train until the end of the schedule; yields the lines of the log.
@@ -176,11 +178,11 @@ class Trainer:
         )
 
     def memory_free(self) -> int | None:
-        """Bytes that this device has left; None where it does not say."""
-        if self.device.type != "cuda":
-            return None
-        reserved = torch.cuda.memory_reserved(self.device)
-        return torch.cuda.mem_get_info(self.device)[0] + reserved
+        """Bytes that this device has left, those of its allocator too; None if it is not told."""
+        free = free_memory(self.device)
+        if free is None or self.device.type != "cuda":
+            return free
+        return free + torch.cuda.memory_reserved(self.device)
 
     def _advance(self, stream: Iterator[Batch], started: float) -> Line | None:
         """One step; the line of the log where one is due."""
@@ -198,8 +200,9 @@ class Trainer:
         if progress.skipped_in_a_row >= self.recipe.run.give_up_after:
             raise InputError(
                 f"the loss was not finite in {progress.skipped_in_a_row} steps in a row up to step "
-                f"{progress.step}; last: {self.guard.last}. Lower optimiser.learning_rate or look "
-                f"at these clips, then resume {self.folder} from its last checkpoint"
+                f"{progress.step}; last: {self.guard.last}. Look at these clips, or begin a run "
+                f"from its weights with lower steps: network.start={self.folder / MODEL} "
+                f"optimiser.learning_rate={self.recipe.optimiser.learning_rate / 3:.2g}"
             )
         if progress.step % self.recipe.run.log_every:
             return None

@@ -5,8 +5,9 @@ python -P benchmarks/ablation.py [--work DIR] [--teacher-steps N] [--steps N] [-
 A teacher with global attention is trained from truth. Causal students start with its weights, as
 StreamVGGT starts with VGGT's, and all take as many steps: from the teacher's outputs alone, from
 truth alone, from both; then from a teacher that is made worse on purpose. Every network sees the
-same held-out clips. Runs that are complete in the work folder are not repeated. Writes
-benchmarks/results/ablation.json and docs/images/teacher_faults.png.
+same held-out clips; without faults also longer and shorter ones than it learnt from. Runs that are
+complete in the work folder are not repeated. Writes benchmarks/results/ablation.json and
+docs/images/teacher_faults.png.
 """
 
 import argparse
@@ -40,12 +41,16 @@ MIXTURE = Faults(
 """Strength 1 of all faults at once."""
 ALONE = {
     "noise": Faults(noise=0.4),
+    "outliers": Faults(outliers=0.08),
     "scale": Faults(scale=0.4),
     "rotation": Faults(rotation=8.0),
     "translation": Faults(translation=0.2),
 }
 """Single faults, as strong as in four times the mixture."""
 STRENGTHS = (1.0, 2.0, 4.0)
+FRAMES = 8
+LENGTHS = (4, FRAMES, 16, 32, 64)
+"""Networks without faults learn from clips of 2 to 4 frames and are judged on all of these."""
 
 
 def main() -> int:
@@ -63,7 +68,8 @@ def main() -> int:
             "student_steps": options.steps,
             "seeds": options.seeds,
             "clips": options.clips,
-            "frames": 8,
+            "frames": FRAMES,
+            "lengths": LENGTHS,
             "speed": options.speed,
             "mixture_at_strength_1": asdict(MIXTURE),
         },
@@ -81,10 +87,10 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "ablation")
-    parser.add_argument("--teacher-steps", type=int, default=6000)
-    parser.add_argument("--steps", type=int, default=1000, help="of each student")
+    parser.add_argument("--teacher-steps", type=int, default=8000)
+    parser.add_argument("--steps", type=int, default=800, help="of each student")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--clips", type=int, default=200)
+    parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--speed", type=float, default=3.0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
@@ -111,7 +117,8 @@ def _runs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             student = _student(STUDENTS[kind], folder, options.seeds[0], options.steps, fault)
             place = options.work / f"{kind}-{name.replace(' ', '')}"
             trained = _trained(student, place)
-            yield _scored(f"{kind}, {name}", trained, options, seed=options.seeds[0])
+            seed = options.seeds[0]
+            yield _scored(f"{kind}, {name}", trained, options, seed=seed, lengths=(FRAMES,))
 
 
 def _student(
@@ -152,20 +159,30 @@ def _trained(recipe: TrainingRecipe, folder: Path) -> Path:
 
 
 def _scored(
-    name: str, model: Path, options: argparse.Namespace, *, seed: int = 0, causal: bool = True
+    name: str,
+    model: Path,
+    options: argparse.Namespace,
+    *,
+    seed: int = 0,
+    causal: bool = True,
+    lengths: tuple[int, ...] = LENGTHS,
 ) -> dict[str, Any]:
     """Scores of one network on the held-out clips, kept beside it."""
     kept = model.parent / f"{'causal' if causal else 'global'}-{options.clips}.json"
     if not kept.exists():
-        settings = ProceduralSettings(clips=options.clips, frames=(8,), speeds=(options.speed,))
+        settings = ProceduralSettings(clips=options.clips, frames=lengths, speeds=(options.speed,))
         config = read_config(model / "config.json")
         assert config is not None, "the trainer wrote it"
         attention: Attention = "causal" if causal else "global"
         network = load(str(model), config=replace(config, attention=attention))
         kept.write_text(json.dumps(evaluate_procedural(network, settings)))
-    scores = json.loads(kept.read_text())["groups"][0]["scores"]
+    groups = {group["frames"]: group["scores"] for group in json.loads(kept.read_text())["groups"]}
+    scores = groups[FRAMES]
     print(name, seed, *(f"{s} {scores[s]['mean']:.3f}" for s in SCORES), flush=True)
-    return {"name": name, "seed": seed, "scores": {s: scores[s] for s in SCORES}}
+    return {
+        "name": name, "seed": seed, "scores": {s: scores[s] for s in SCORES},
+        "lengths": {n: {s: found[s]["mean"] for s in SCORES} for n, found in groups.items()},
+    }  # fmt: skip
 
 
 def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -28,7 +28,8 @@ class Distill:
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = None
     """Folder of the run; by default runs/RECIPE, in the current folder."""
     cache: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder in which the teacher's outputs are kept, for clips that come again."""
+    """Folder in which the teacher's outputs are kept: for data.identical_epochs=true, or for
+    several students that see the same clips."""
     set: tyro.conf.UseAppendAction[
         Annotated[tuple[str, ...], tyro.conf.arg(metavar="PART.SETTING=VALUE")]
     ] = ()

@@ -44,7 +44,6 @@ class Teacher:
         images: Float[Tensor, "b s 3 H W"],
         query_points: Float[Tensor, "b t 2"] | None = None,
         *,
-        names: Sequence[str] | None = None,
         dense_frames: Sequence[tuple[int, int]] | None = None,
     ) -> Prediction:
         """Say what is in each clip.
@@ -52,22 +51,17 @@ class Teacher:
         Args:
             images: RGB in [0, 1], the very ones that the student gets, first frame first.
             query_points: pixels (x, y) in frame 0.
-            names: what tells the clips apart in the cache: everything that decides their pixels
-                (source, frames and their order, crop, colours). None tells them by their pixels.
             dense_frames: (clip, frame) pairs of which maps are wanted; without a cache, those of
                 other frames are left at zero. All if None.
 
         Raises:
-            ConfigError: if there are not as many names as clips.
             InputError: if the cache cannot be written.
         """
-        if names is not None and len(names) != len(images):
-            raise ConfigError(f"{len(images)} clips need as many names, got {len(names)}")
         if self.cache is None and dense_frames:
             return self._partly(images, query_points, dense_frames)
         if self.cache is None:
             return self.network(images, query_points)
-        return self._through_cache(self.cache, images, query_points, names)
+        return self._through_cache(self.cache, images, query_points)
 
     @torch.no_grad()
     def _partly(
@@ -91,11 +85,7 @@ class Teacher:
         return weights_hash(self.network)
 
     def _through_cache(
-        self,
-        cache: TeacherCache,
-        images: Tensor,
-        queries: Tensor | None,
-        names: Sequence[str] | None,
+        self, cache: TeacherCache, images: Tensor, queries: Tensor | None
     ) -> Prediction:
         size = (images.shape[-2], images.shape[-1])
         keys = [
@@ -103,7 +93,7 @@ class Teacher:
                 self.fingerprint,
                 str(self.network.config),
                 f"frames {images.shape[1]} size {size}",
-                clip if names is None else names[i],
+                clip,
                 None if queries is None else queries[i],
             )
             for i, clip in enumerate(images)

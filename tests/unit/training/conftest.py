@@ -1,9 +1,13 @@
 """A recipe of seconds, and clips without a process that renders them."""
 
+from dataclasses import replace
 from multiprocessing import get_context
 
 import pytest
 
+import everview
+from everview.model.network import build
+from everview.model.presets import presets
 from everview.training.feed.batch import Request
 from everview.training.feed.procedural import ProceduralSource
 from everview.training.recipe.recipe import TrainingRecipe
@@ -50,3 +54,10 @@ def real_processes():
     context = get_context("forkserver")
     context.set_forkserver_preload(["torch", "everview.training.run.trainer"])
     return context
+
+
+@pytest.fixture(scope="session")
+def teacher_folder(tmp_path_factory):
+    """A random network with global attention, as a folder."""
+    network = build(replace(presets["tiny"], attention="global"), seed=3)
+    return everview.save(network, tmp_path_factory.mktemp("teacher"))

@@ -6,6 +6,7 @@ from everview.errors import ConfigError, InputError
 from everview.training.feed.batch import Request
 from everview.training.feed.folders import FolderSource
 from everview.training.feed.loader import open_source
+from everview.training.run.trainer import Trainer
 from everview.world import NO_EFFECTS, Options, sequence
 from everview.world.layouts.registry import LAYOUTS
 
@@ -59,6 +60,34 @@ def test_the_same_request_gives_the_same_samples_and_an_epoch_never_repeats_one(
     assert len(labels) == 12
     starts = [label.partition(" .. ")[0] for label in labels[:6]]
     assert len(set(starts)) == len(starts)
+
+
+def test_identical_epochs_show_the_very_same_again(source):
+    made = source("data.identical_epochs=true", "data.colours=1", "stages.0.frames=[1,3]")
+    steps = made._steps_per_epoch(made._stride(made.recipe.stages[0]))
+    for step in range(steps):
+        once, again = (made.batch(Request(step=s, stage=0)) for s in (step, step + 2 * steps))
+        assert torch.equal(once.images, again.images)
+        assert once.labels == again.labels
+        if once.queries is not None:
+            assert torch.equal(once.queries, again.queries)
+    usual = source("data.colours=1", "stages.0.frames=[1,3]")
+    first, later = (usual.batch(Request(step=s, stage=0)) for s in (0, steps))
+    assert first.images.shape != later.images.shape or not first.images.equal(later.images)
+
+
+def test_a_cache_answers_from_the_second_of_identical_epochs_on(
+    folder, small_recipe, teacher_folder, tmp_path
+):
+    said, shown = tmp_path / "said", 12  # samples of the set
+    recipe = small_recipe(
+        f"data.folders=['{folder}']", "data.identical_epochs=true", f"teacher.cache={said}",
+        f"teacher.model={teacher_folder}", "objective.teacher=corrected", "objective.truth=null",
+        "objective.guide=null", "schedule.length=14",
+    )  # fmt: skip
+    lines = list(Trainer(recipe, tmp_path / "run").run())
+    assert lines[-1]["images"] == 2 * 2 * 14  # clips of two frames
+    assert 0 < len(list(said.rglob("*.teacher"))) <= shown
 
 
 def test_parts_share_out_the_samples_of_a_step(source):

@@ -133,6 +133,7 @@ def test_a_change_that_changes_nothing_is_refused(override, message):
         ("stages=[]", "at least one stage"),
         ("data.heights=[84,100]", "must be multiples of 14"),
         ("data.reuse=0", "reuse, tracked_points, ahead >= 1"),
+        ("data.identical_epochs=true", "identical_epochs needs folders"),
         ("data.colours=-1", "colours must be >= 0"),
         ("objective.truth=best", "must be one of procedural, paper, released"),
         ("objective.teacher=best", "must be one of corrected, paper, released"),

@@ -288,12 +288,6 @@ def test_updates_of_low_rank_train_and_resume(tmp_path, small_recipe):
     Trainer(recipe, tmp_path / "run", resume=True)
 
 
-@pytest.fixture(scope="module")
-def teacher_folder(tmp_path_factory):
-    network = build(replace(presets["tiny"], attention="global"), seed=3)
-    return everview.save(network, tmp_path_factory.mktemp("teacher"))
-
-
 def test_a_student_comes_nearer_to_its_teacher(tmp_path, small_recipe, teacher_folder):
     recipe = small_recipe(
         "objective.truth=null", "objective.teacher=corrected", "objective.guide=teacher",

@@ -102,30 +102,18 @@ def test_only_absent_clips_are_computed_and_they_come_in_order(network, images, 
     )
 
 
-def test_a_clip_is_told_by_its_name_where_one_is_given(network, images, tmp_path, asked):
-    teacher = Teacher(network, TeacherCache(folder=tmp_path))
-    teacher(images, names=["a", "b"])
-    teacher(1 - images, names=["b", "a"])  # names stand for pixels, rightly or not
-    assert asked == [2]
-    teacher(images, names=["a", "c"])
-    assert asked == [2, 1]
-    with pytest.raises(ConfigError, match="2 clips need as many names, got 1"):
-        teacher(images, names=["a"])
-
-
 def test_other_weights_queries_sizes_or_precisions_do_not_meet_in_the_cache(
     network, images, queries, tmp_path
 ):
     other = build(replace(presets["tiny"], attention="global"), seed=4)
     cache = TeacherCache(folder=tmp_path)
-    names = ["a", "b"]
     for teacher in (Teacher(network, cache), Teacher(other, cache),
                     Teacher(network, replace(cache, half=False))):  # fmt: skip
-        teacher(images, names=names)
-        teacher(images, queries, names=names)
-        teacher(images, queries + 1, names=names)
-        teacher(images[:, :1], names=names)
-        teacher(images[..., :28], names=names)
+        teacher(images)
+        teacher(images, queries)
+        teacher(images, queries + 1)
+        teacher(images[:, :1])
+        teacher(images[..., :28])
     assert len(list(tmp_path.rglob("*.teacher"))) == 3 * 5 * 2
 
 

@@ -25,6 +25,7 @@ from everview.training.feed.procedural import has_tracks
 from everview.training.feed.rendering import num_clips
 from everview.training.losses.target import Target
 from everview.training.recipe.recipe import TrainingRecipe
+from everview.training.recipe.settings import Stage
 from everview.training.teacher import sample_query_points
 
 
@@ -70,17 +71,18 @@ class FolderSource:
         Raises:
             InputError: if no usable sample could be read; names the last file.
         """
-        plan, numbers = self._plan(request)
+        step, epoch = self._place(request)
+        plan, numbers = self._plan(request, step, epoch)
         samples = self.mixture.load(plan)
         labels = tuple(f"{names[0]} .. {names[-1]}" for names in samples.labels)
         has_truth = bool((samples.has_depth & samples.has_pose).all())
         has_truth &= bool(torch.isfinite(samples.intrinsics).all())
-        with_tracks = has_tracks(self.recipe.stages[request.stage], request.step)
+        with_tracks = has_tracks(self.recipe.stages[request.stage], step)
         valid = samples.valid | ~samples.has_depth[:, None, None, None]
         return Batch(
             request=request,
             images=samples.images,
-            queries=self._queries(valid, request, numbers) if with_tracks else None,
+            queries=self._queries(valid, step, numbers) if with_tracks else None,
             truth=_truth(samples) if has_truth else None,
             valid=valid,
             still=None,
@@ -88,21 +90,35 @@ class FolderSource:
             numbers=numbers,
         )
 
-    def _plan(self, request: Request) -> tuple[PlannedBatch, tuple[int, ...]]:
+    def _place(self, request: Request) -> tuple[int, int]:
+        """The step whose chance rules a request, and its epoch: the first's if all are alike."""
+        stage = self.recipe.stages[request.stage]
+        per_epoch = self._steps_per_epoch(self._stride(stage))
+        if self.recipe.data.identical_epochs:
+            return request.step % per_epoch, 0
+        return request.step, request.step // per_epoch
+
+    def _stride(self, stage: Stage) -> int:
+        """Samples of a step of the shortest clips."""
+        return num_clips(stage, stage.frames[0], self.num_parts)
+
+    def _plan(
+        self, request: Request, step: int, epoch: int
+    ) -> tuple[PlannedBatch, tuple[int, ...]]:
         """Samples of one part, and their places in the step."""
         stage, data = self.recipe.stages[request.stage], self.recipe.data
-        dice = random.Random(f"{self.recipe.run.seed} {request.step} folders")
+        dice = random.Random(f"{self.recipe.run.seed} {step} folders")
         length = dice.randint(*stage.frames)
         height = dice.choice(data.heights)
-        stride = num_clips(stage, stage.frames[0], self.num_parts)
-        epoch, place = divmod(request.step, self._steps_per_epoch(stride))
+        stride = self._stride(stage)
+        place = step % self._steps_per_epoch(stride)
         samples = [batch.samples[0] for batch in self._plans(epoch)]
         numbers = tuple(
             range(request.part, num_clips(stage, length, self.num_parts), self.num_parts)
         )
         chosen = tuple(samples[place * stride + number] for number in numbers)
         plan = PlannedBatch(
-            epoch=epoch, step=request.step, samples=chosen, size=(height, data.width),
+            epoch=epoch, step=step, samples=chosen, size=(height, data.width),
             num_views=length,
         )  # fmt: skip
         return plan, numbers
@@ -122,10 +138,10 @@ class FolderSource:
             )
         return steps
 
-    def _queries(self, valid: Tensor, request: Request, numbers: tuple[int, ...]) -> Tensor:
+    def _queries(self, valid: Tensor, step: int, numbers: tuple[int, ...]) -> Tensor:
         points = []
         for place, number in enumerate(numbers):
-            seed = random.Random(f"{self.recipe.run.seed} {request.step} {number}").getrandbits(63)
+            seed = random.Random(f"{self.recipe.run.seed} {step} {number}").getrandbits(63)
             points.append(
                 sample_query_points(
                     valid[place : place + 1, 0],

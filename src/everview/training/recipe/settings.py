@@ -70,6 +70,9 @@ class DataSettings:
     """Training sets, each PATH or SET=PATH; the procedural world if there is none."""
     mixture: str | None = None
     """`4500 @ co3d + 2250 @ waymo`: samples of each set per epoch; None: each frame once."""
+    identical_epochs: bool = False
+    """Every epoch of training sets shows the same samples in the same order, with the same crops,
+    colours and query points: a teacher's cache answers from the second one on."""
     heights: tuple[int, ...] = (84, 98, 112)
     """Image heights in pixels; one per step."""
     width: int = 140
@@ -103,6 +106,10 @@ class DataSettings:
             )
         if not 0 <= self.colours < math.inf:
             raise ConfigError(f"DataSettings.colours must be >= 0, got {self.colours}")
+        if self.identical_epochs and not self.folders:
+            raise ConfigError(
+                "DataSettings.identical_epochs needs folders: the procedural world has no epochs"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +156,9 @@ class TeacherSettings:
     precision: str = "auto"
     """See `everview.load`."""
     cache: str | None = None
-    """Folder for what it said; None asks it anew each time."""
+    """Folder for what it said of the very same pixels; None asks it anew each time. It answers
+    from the second epoch on with `data.identical_epochs`, and where other students see the same
+    clips (same data, stages and seed); else clips come again otherwise cut and coloured."""
     half: bool = True
     """Cached maps in float16."""
     shrink: int = 1

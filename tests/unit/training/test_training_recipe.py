@@ -140,6 +140,7 @@ def test_a_change_that_changes_nothing_is_refused(override, message):
         ("schedule.floor=1", "lies above the learning rate"),
         ("compute.accumulation=0", "accumulation must be >= 1"),
         ("run.log_every=0", "log_every, give_up_after, checkpoint_steps >= 1"),
+        ("run.shard_megabytes=0", "shard_megabytes must be 0.001 or more"),
         ("optimiser.average_decay=1", r"average_decay and betas in \[0, 1\)"),
         ("network.lora.rank=0", "rank >= 1"),
         ("teacher.faults.noise=-1", "Faults.noise must be >= 0"),

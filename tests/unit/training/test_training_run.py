@@ -266,6 +266,14 @@ def test_stages_follow_one_another(tmp_path, small_recipe):
     assert "truth/depth" in lines[2]["terms"]
 
 
+def test_a_model_may_be_saved_in_small_files(tmp_path, small_recipe):
+    _train(small_recipe("run.shard_megabytes=0.5", "schedule.length=3"), tmp_path / "run")
+    files = list((tmp_path / "run" / "model").glob("*.safetensors"))
+    assert len(files) > 1
+    assert max(path.stat().st_size for path in files) < 550_000
+    everview.load(tmp_path / "run" / "model", device="cpu")
+
+
 def test_a_run_ends_by_the_clock(tmp_path, small_recipe):
     recipe = small_recipe("schedule.unit=minutes", "schedule.length=0.01")
     lines = _train(recipe, tmp_path / "run")

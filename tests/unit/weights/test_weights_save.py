@@ -1,9 +1,13 @@
 import hashlib
 import json
 import stat
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
 
 from everview.errors import ConfigError
@@ -45,6 +49,32 @@ def test_a_failure_leaves_the_old_files_as_they_were(tiny, tmp_path, monkeypatch
     with pytest.raises(OSError, match="disk full"):
         save(build(presets["tiny"], seed=2), folder)
     assert (folder / "weights.safetensors").read_bytes() == before
+
+
+@given(most=st.integers(1, 3_000_000))
+@settings(max_examples=10, deadline=None)
+def test_shards_are_small_and_hold_everything(tiny, most):
+    with tempfile.TemporaryDirectory() as place:
+        folder = save(tiny, Path(place) / "m", shard_bytes=most)
+        assert weights_hash(load(folder, device="cpu")) == weights_hash(tiny)
+        for path in folder.glob("*.safetensors"):
+            with safe_open(path, "pt") as file:
+                sizes = [file.get_tensor(name).nbytes for name in file.keys()]  # noqa: SIM118
+            assert sum(sizes) <= most or len(sizes) == 1
+
+
+def test_a_folder_changes_from_one_file_to_several_and_back(tiny, tmp_path):
+    folder = save(tiny, tmp_path / "m")
+    (folder / "weights-mine.safetensors").write_text("not ours")
+    other = build(presets["tiny"], seed=2)
+    for shard_bytes, count in ((1_000_000, 3), (600_000, 4), (None, 1)):
+        save(other, folder, shard_bytes=shard_bytes)
+        assert len(list(folder.glob("*.safetensors"))) == count + 1
+        assert (folder / "weights.safetensors.index.json").exists() == (count > 1)
+        assert weights_hash(load(folder, device="cpu")) == weights_hash(other)
+    assert (folder / "weights-mine.safetensors").read_text() == "not ours"
+    with pytest.raises(ConfigError, match="shard_bytes must be 1 or more, got 0"):
+        save(other, folder, shard_bytes=0)
 
 
 def test_values_too_large_for_the_dtype_are_named(tmp_path):

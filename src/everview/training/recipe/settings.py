@@ -340,6 +340,9 @@ class RunSettings:
     """Also write TensorBoard's event files (extra `train`)."""
     weights_dtype: Literal["float32", "bfloat16", "float16"] = "float16"
     """Of the saved model."""
+    shard_megabytes: float | None = None
+    """Most MB of a file of the saved model, for places that take small files alone; None: one
+    file."""
 
     def __post_init__(self) -> None:
         """Refuse counts below 1."""
@@ -347,6 +350,10 @@ class RunSettings:
             raise ConfigError(
                 "RunSettings needs log_every, give_up_after, checkpoint_steps >= 1; got "
                 f"{self.log_every}, {self.give_up_after}, {self.checkpoint_steps}"
+            )
+        if self.shard_megabytes is not None and not 0.001 <= self.shard_megabytes < math.inf:
+            raise ConfigError(
+                f"RunSettings.shard_megabytes must be 0.001 or more, got {self.shard_megabytes}"
             )
 
 

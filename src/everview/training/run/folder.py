@@ -51,11 +51,13 @@ def save_model(
         values = merged(values, recipe.network.lora)
     network = empty_network(config_of(recipe.network))
     network.load_state_dict(values, strict=True, assign=True)
+    most = recipe.run.shard_megabytes
     save(
         network,
         folder,
         dtype=getattr(torch, recipe.run.weights_dtype),
         info={"steps": steps, "recipe": to_plain(recipe)},
+        shard_bytes=None if most is None else int(most * 1e6),
     )
 
 

@@ -239,7 +239,7 @@ def test_other_vector_instructions_give_the_same_world(tmp_path):
     for (image, depth), (other_image, other_depth) in zip(*clips, strict=True):
         same = (image - other_image).abs().amax(dim=1) <= 1 / 255
         same &= (depth - other_depth).abs() <= 1e-4 * depth.clamp(min=1)
-        assert float(same.float().mean()) > 0.998
+        assert float(same.float().mean()) > 0.999
 
 
 @pytest.mark.gpu

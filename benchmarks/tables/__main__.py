@@ -8,12 +8,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from accuracy import accuracy, detail, footage
+from accuracy import accuracy, detail, footage, guesses
 from memory import memory
 from quantization import quantization
 from results import ROOT
 from speed import scaling, speed, world
-from training import ablation, lengths, noise, noise_by_length, seen, steps, training_speed
+from training import training
 
 BEGIN, END = "<!-- numbers: begin -->", "<!-- numbers: end -->"
 
@@ -26,12 +26,10 @@ def main() -> int:
     texts = {
         ROOT / "README.md": accuracy() + "\n" + speed(),
         ROOT / "docs" / "speed.md": speed() + "\n" + scaling() + "\n" + world(),
-        ROOT / "docs" / "training.md": "\n".join(
-            [ablation(), lengths(), seen(), noise(), noise_by_length(), steps(), training_speed()]
-        ),
+        ROOT / "docs" / "training.md": training(),
         ROOT / "docs" / "memory.md": memory(),
         ROOT / "docs" / "quantization.md": quantization(),
-        ROOT / "docs" / "accuracy.md": "\n".join([accuracy(), detail(), footage()]),
+        ROOT / "docs" / "accuracy.md": "\n".join([accuracy(), guesses(), detail(), footage()]),
     }
     stale = [path for path, text in texts.items() if _replace(path, text, is_check=is_check)]
     for path in stale:

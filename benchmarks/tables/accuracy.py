@@ -4,6 +4,15 @@ from typing import Any
 
 from results import MORE_IS_BETTER, SCORES, bundled, read, source
 
+GUESSES = {
+    "teacher": "teacher",
+    "constant_depth": "constant depth",
+    "row_prior": "mean depth of each row",
+    "mean_depth_map": "mean depth map",
+    "standing_still": "a camera that never moves",
+    "straight_line": "constant velocity",
+    "mean_camera": "mean field of view",
+}
 CLASSICAL = "essential_matrix"
 """Looks at the images, so it is no trivial guess."""
 SPLIT = 14
@@ -23,6 +32,29 @@ def accuracy() -> str:
         "",
         source("procedural_mini.json", result["machine"], "everview eval procedural"),
     ]
+    return "\n".join(lines) + "\n"
+
+
+def guesses() -> str:
+    """The same clips: every guess by its name, and the teacher."""
+    result = read("procedural_mini.json")
+    (group,) = result["groups"]
+    scores = {name: words for name, words in SCORES.items() if name in group["scores"]}
+    names = [name for name in GUESSES if any(name in _beside(group, s) for s in scores)]
+    lines = [
+        f"Every guess on the same {result['settings']['clips']} clips, and v1 with all frames "
+        "seeing each other, the teacher from which the bundled weights began:",
+        "",
+        "| | model | " + " | ".join(GUESSES[name] for name in names) + " |",
+        "|---|---|" + "---|" * len(names),
+    ]
+    for score, (words, digits) in scores.items():
+        beside = _beside(group, score)
+        cells = [f"{beside[name]:.{digits}f}" if name in beside else "-" for name in names]
+        mean = f"**{group['scores'][score]['mean']:.{digits}f}**"
+        lines.append(f"| {words} | {mean} | " + " | ".join(cells) + " |")
+    command = "everview eval procedural --teacher ..."
+    lines += ["", source("procedural_mini.json", result["machine"], command)]
     return "\n".join(lines) + "\n"
 
 
@@ -67,6 +99,13 @@ def detail() -> str:
         lines.append(f"| {kind} | " + " | ".join(cells) + " |")
     lines += ["", source("depth_detail.json", result["machine"], "benchmarks/depth_detail.py")]
     return "\n".join(lines) + "\n"
+
+
+def _beside(group: dict[str, Any], score: str) -> dict[str, float]:
+    """Means of the guesses and the teacher."""
+    found = group["scores"][score]
+    teacher = {"teacher": found["teacher"]} if "teacher" in found else {}
+    return {name: facts["mean"] for name, facts in {**teacher, **found["baselines"]}.items()}
 
 
 def _table(titles: list[str], groups: list[dict[str, Any]]) -> list[str]:

@@ -7,6 +7,8 @@ from results import RESULTS, SCORES, read, source
 
 ABLATION = ("abs_rel", "delta1", "points", "rotation_degrees", "auc30_apart", "ate")
 """Scores of the table of students."""
+PAIR = ("abs_rel", "rotation_degrees", "auc30", "ate")
+"""Scores of the table of a student and its teacher by length."""
 SEEN = {"truth/depth": 3, "truth/points": 3, "guide/flow": 3, "guide/path": 3, "guide/turn": 4}
 """Terms of the table of clips seen before -> decimals."""
 KERNELS = {
@@ -31,7 +33,13 @@ LATE = 3
 """Lines of 20 steps each."""
 
 
-def ablation() -> str:
+def training() -> str:
+    """All tables of the page on training."""
+    parts = [_ablation(), _pair_by_length(), _lengths(), _seen(), _noise(), _noise_by_length()]
+    return "\n".join([*parts, _steps(), _training_speed()])
+
+
+def _ablation() -> str:
     """Students taught by teacher, truth or both, and by teachers with faults."""
     result = read("ablation.json")
     settings = result["settings"]
@@ -60,12 +68,42 @@ def ablation() -> str:
     return "\n".join(lines) + "\n"
 
 
-def lengths() -> str:
+def _pair_by_length() -> str:
+    """A student and its teacher over the length of clips."""
+    result = read("ablation.json")
+    named: dict[str, list[dict[str, dict[str, float]]]] = {}
+    for run in result["runs"]:
+        named.setdefault(run["name"], []).append(run["lengths"])
+    words = [SCORES[name][0] for name in PAIR]
+    lines = [
+        "The same teacher and student without faults (in brackets over the teacher) on clips of "
+        "other lengths; both learnt from clips of 2 to 4 frames:",
+        "",
+        "| frames | " + " | ".join(f"{who}, {w}" for w in words for who in ("teacher", "distilled"))
+        + " |",
+        "|---|" + "---|" * (2 * len(words)),
+    ]  # fmt: skip
+    for frames in result["settings"]["lengths"]:
+        cells = []
+        for name in PAIR:
+            teacher, student = (
+                fmean(found[str(frames)][name] for found in named[who])
+                for who in ("teacher", "distilled")
+            )
+            digits = SCORES[name][1]
+            cells.append(f"{teacher:.{digits}f}")
+            cells.append(f"{student:.{digits}f} ({student / teacher:.2f})")
+        lines.append(f"| {frames} | " + " | ".join(cells) + " |")
+    lines += ["", source("ablation.json", result["machine"], "benchmarks/ablation.py")]
+    return "\n".join(lines) + "\n"
+
+
+def _lengths() -> str:
     """The bundled model and the teacher from which it came, over longer clips."""
     result = read("procedural_mini_lengths.json")
     shown = ("abs_rel", "delta1", "rotation_degrees", "auc30", "ate")
     lines = [
-        "The bundled weights, causal and streaming (trained on clips of 4 to 16 frames), and in "
+        "The bundled weights, causal and streaming (trained on clips of up to 16 frames), and in "
         "brackets v1 with all frames seeing each other, the teacher from which they began; "
         f"{result['settings']['clips']} clips:",
         "",
@@ -83,7 +121,7 @@ def lengths() -> str:
     return "\n".join(lines) + "\n"
 
 
-def seen() -> str:
+def _seen() -> str:
     """Losses on clips just shown and on new ones."""
     result = read("seen_or_fresh.json")
     lines = [
@@ -104,7 +142,7 @@ def seen() -> str:
     return "\n".join(lines) + "\n"
 
 
-def noise() -> str:
+def _noise() -> str:
     """How loud the terms of a loss are in the gradient of the trunk."""
     result = read("gradient_noise.json")
     names = list(result["runs"][0]["terms"])
@@ -125,7 +163,7 @@ def noise() -> str:
     return "\n".join(lines) + "\n"
 
 
-def noise_by_length() -> str:
+def _noise_by_length() -> str:
     """How much gradients scatter, by the length of clips."""
     result = read("gradient_noise_frames.json")
     names = list(result["runs"][0]["terms"])
@@ -148,7 +186,7 @@ def noise_by_length() -> str:
     return "\n".join(lines) + "\n"
 
 
-def steps() -> str:
+def _steps() -> str:
     """Losses of runs from one checkpoint on the same clips, as changes of the first's."""
     logs = [(RESULTS / f"kernels_{name}.jsonl").read_text().splitlines() for name in KERNELS]
     runs = [[json.loads(line) for line in log[-LATE:]] for log in logs]
@@ -168,7 +206,7 @@ def steps() -> str:
     return "\n".join(lines) + "\n"
 
 
-def training_speed() -> str:
+def _training_speed() -> str:
     """Images per second that learn, by precision and compilation."""
     file = "training_speed_cpu.json"
     result = read(file)

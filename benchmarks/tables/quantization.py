@@ -25,7 +25,7 @@ def quantization() -> str:
     result = read("quantization_methods.json")
     settings = result["settings"]
     sampling = read("quantization_sampling.json")
-    newer = read("quantization_v4.json")
+    newer = read("quantization_bundled.json")
     lines = [
         f"{bundled(result)}, held-out procedural clips of {settings['frames']} frames, "
         f"{settings['calibration_clips']} calibration clips. Shares of what the float network "
@@ -42,7 +42,7 @@ def quantization() -> str:
         "",
         *_quantized(newer["runs"]),
         "",
-        source("quantization_v4.json", newer["machine"], "benchmarks/quantization_accuracy.py"),
+        source("quantization_bundled.json", newer["machine"], "benchmarks/quantization_accuracy.py"),
         "",
         *_copies(),
         "`everview` minus other methods, percentage points of the scores, clip by clip, with 95 % "

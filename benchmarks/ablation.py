@@ -5,8 +5,8 @@ python -P benchmarks/ablation.py [--work DIR] [--teacher-steps N] [--steps N] [-
 A teacher with global attention is trained from truth. Causal students start with its weights, as
 StreamVGGT starts with VGGT's, and all take as many steps: from the teacher's outputs alone, from
 truth alone, from both; then from a teacher that is made worse on purpose. Every network sees the
-same held-out clips; without faults also longer and shorter ones than it learnt from. Runs that are
-complete in the work folder are not repeated. Writes benchmarks/results/ablation.json and
+same held-out clips; teacher and student also shorter and longer ones. Runs that are complete in
+the work folder are not repeated. Writes benchmarks/results/ablation.json and
 docs/images/teacher_faults.png.
 """
 
@@ -50,7 +50,9 @@ ALONE = {
 STRENGTHS = (1.0, 2.0, 4.0)
 FRAMES = 8
 LENGTHS = (4, FRAMES, 16, 32, 64)
-"""Networks without faults learn from clips of 2 to 4 frames and are judged on all of these."""
+"""Of clips on which the teacher and its students are judged, who learnt from 2 to 4 frames."""
+JUDGED = {"distilled": LENGTHS}
+"""Students that are judged on other clips than those of `FRAMES` frames."""
 
 
 def main() -> int:
@@ -110,7 +112,8 @@ def _runs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         for seed in options.seeds:
             student = _student(recipe, folder, seed, options.steps)
             trained = _trained(student, options.work / f"{name}-{seed}")
-            yield _scored(name, trained, options, seed=seed)
+            lengths = JUDGED.get(name, (FRAMES,))
+            yield _scored(name, trained, options, seed=seed, lengths=lengths)
     faults = {f"mixture x {s:g}": MIXTURE.times(s) for s in STRENGTHS} | ALONE
     for name, fault in faults.items():
         for kind in ("distilled", "both"):

@@ -42,7 +42,9 @@ def quantization() -> str:
         "",
         *_quantized(newer["runs"]),
         "",
-        source("quantization_bundled.json", newer["machine"], "benchmarks/quantization_accuracy.py"),
+        source(
+            "quantization_bundled.json", newer["machine"], "benchmarks/quantization_accuracy.py"
+        ),
         "",
         *_copies(),
         "`everview` minus other methods, percentage points of the scores, clip by clip, with 95 % "

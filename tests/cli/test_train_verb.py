@@ -79,7 +79,7 @@ def test_ctrl_c_ends_the_run_after_its_step_with_a_checkpoint(tmp_path, monkeypa
         (["train", "smoke", "--set", "optimizer.lr=1"], "has no setting 'optimizer'"),
         (["distill", "smoke"], "has no teacher: everview train smoke"),
         (["train", "smoke", "--threads", "0"], "--threads must be 1 or more, got 0"),
-        (["train", "smoke", "--minutes", "nan"], "needs length > 0"),
+        (["train", "smoke", "--minutes", "nan"], "needs schedule.length > 0"),
     ],
 )
 def test_a_call_that_cannot_work_is_answered_with_what_does(arguments, words, capsys):
@@ -122,6 +122,28 @@ def test_a_student_starts_where_its_recipe_has_the_teacher(capsys):
     own = ["--set", "network.start=mine", "--show"]
     assert main(["distill", "mini", "--teacher", "2024", *own]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["network"]["start"] == "mine"
+
+
+def test_a_run_whose_data_are_absent_leaves_its_folder_free(tmp_path, capsys):
+    out = tmp_path / "run"
+    arguments = ["train", "mini-cpu", "-o", str(out), *SMALL]
+    assert main([*arguments, "--set", f"data.folders=[{tmp_path / 'nosuch'}]"]) == 3
+    assert "nosuch" in capsys.readouterr().err
+    assert not out.exists()
+    assert main(arguments) == 0
+    capsys.readouterr()
+    assert main(["train", "mini-cpu", "-o", str(out), "--resume"]) == 2
+    assert f"everview train {out} --resume" in " ".join(capsys.readouterr().err.split())
+    assert main(["train", str(out), "--resume"]) == 0
+
+
+def test_the_last_step_is_logged(tmp_path):
+    out = tmp_path / "run"
+    arguments = [*SMALL, "--set", "run.log_every=20", "--set", "schedule.length=3"]
+    assert main(["train", "mini-cpu", "-o", str(out), *arguments]) == 0
+    (line,) = (out / "losses.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] == 3
+    assert (out / "losses.png").exists()
 
 
 def test_a_folder_of_the_recipe_s_name_is_a_run_only_if_it_holds_one(tmp_path, monkeypatch):

@@ -60,6 +60,11 @@ class Distill:
             )
         if self.show:
             return show(recipe)
+        if recipe.teacher.cache and recipe.data.folders and not recipe.data.identical_epochs:
+            print(
+                "note: epochs differ in crops and colours, so the cache answers other students "
+                "only; with data.identical_epochs=true it answers from the second epoch on"
+            )
         out = self.out or default_folder(self.recipe)
         return launch(recipe, out, threads=self.threads, resume=self.resume)
 

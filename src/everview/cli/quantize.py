@@ -40,7 +40,7 @@ class Quantize:
     calibration: Annotated[str, tyro.conf.arg(metavar="CLIPS")] = "procedural"
     """A video, a folder of images, a folder of such clips, procedural, or none."""
     clips: int = 12
-    """Calibration clips."""
+    """Calibration clips, 4 or more."""
     frames: int = 8
     """Of each clip."""
     candidates: int | None = None

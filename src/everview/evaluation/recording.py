@@ -146,7 +146,7 @@ class _Run:
         if len(positions) < max(self.settings.frames):
             raise InputError(
                 f"{folder} has {len(positions)} frames to take; a window needs "
-                f"{max(self.settings.frames)}"
+                f"{max(self.settings.frames)}: give --frames {max(2, len(positions) // 2)}"
             )
         motions = self._motions(footage, positions)
         groups = [self._group(footage, positions, motions, n) for n in self.settings.frames]

@@ -309,7 +309,7 @@ class Network(nn.Module):
         """Query points on the network's device and dtype.
 
         Raises:
-            ConfigError: if they are not b t 2 or t 2, or there are none.
+            ConfigError: if they are not b t 2 or t 2, or there are none, or one is not finite.
         """
         points = torch.as_tensor(points)
         points = points.expand(batch, -1, -1) if points.ndim == 2 else points
@@ -317,6 +317,11 @@ class Network(nn.Module):
             raise ConfigError(
                 f"query points must be ({batch}, N, 2) or (N, 2) pixels (x, y) with N >= 1; "
                 f"got {tuple(points.shape)}"
+            )
+        if not torch.isfinite(points).all():
+            first = int((~torch.isfinite(points)).any(dim=-1)[0].nonzero()[:1].sum())
+            raise ConfigError(
+                f"query points must be finite: one is not, first in row {first}; leave it out"
             )
         return points.to(device=self.device, dtype=self.dtype)
 

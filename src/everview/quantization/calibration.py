@@ -41,8 +41,8 @@ def check_clips(network: Network, clips: Sequence[Any]) -> list[Float[Tensor, "1
     """
     if len(clips) < FEWEST_CLIPS:
         raise ConfigError(
-            f"{len(clips)} calibration clips are too few; give at least {FEWEST_CLIPS} (20 are "
-            "usual), or calibration=None for a method that needs none"
+            f"{len(clips)} calibration clips are too few; give at least {FEWEST_CLIPS}, or none "
+            "(calibration=None, --calibration none) to a method that needs none"
         )
     checked: list[Tensor] = []
     for number, clip in enumerate(clips):

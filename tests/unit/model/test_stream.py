@@ -136,6 +136,14 @@ class TestTracks:
         assert pred.tracks.shape == (1, 1, 8, 2)
         assert pred.visibility.shape == pred.track_confidence.shape == (1, 1, 8)
 
+    def test_a_point_that_is_no_number_is_refused_and_the_others_go_on(self, tiny):
+        stream, frame = tiny.stream(), torch.rand(1, 3, 56, 56)
+        stream.step(frame)
+        stream.track(torch.rand(2, 2) * 50)
+        with pytest.raises(ConfigError, match="must be finite: one is not, first in row 1"):
+            stream.track(torch.tensor([[20.0, 20.0], [torch.nan, 3.0]]))
+        assert stream.step(frame).tracks.isfinite().all()
+
     def test_tracks_depend_on_the_new_frame_unlike_the_published_ones(self, tiny):
         first = torch.rand(3, 56, 84)
         found = []

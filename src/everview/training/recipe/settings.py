@@ -222,7 +222,7 @@ class ScheduleSettings:
         is_short = self.unit == "steps" and self.warm_up_steps >= self.length
         if not 0 < self.length < math.inf or self.warm_up_steps < 0 or is_short:
             raise ConfigError(
-                "ScheduleSettings needs length > 0 and warm_up_steps within it; got "
+                "the schedule needs schedule.length > 0 and schedule.warm_up_steps within it; got "
                 f"{self.length} {self.unit}, {self.warm_up_steps} steps"
             )
 

@@ -85,9 +85,16 @@ def _check(folder: Path, recipe: TrainingRecipe, *, resume: bool) -> None:
         if not stored.learns_like(recipe):
             raise ConfigError(
                 f"{path} differs from the recipe asked for in {_difference(stored, recipe)}: a run "
-                "goes on as it began, but for compute and run. Name another folder; to go on from "
-                f"these weights, begin a run with network.start={folder / MODEL}"
+                "goes on as it began, but for compute and run: everview "
+                f"{'distill' if stored.objective.asks_teacher else 'train'} {folder} --resume. "
+                f"For another recipe name another folder{_from_weights(folder)}"
             )
+
+
+def _from_weights(folder: Path) -> str:
+    if not (folder / MODEL).is_dir():
+        return ""
+    return f"; its weights may be the start of that run (network.start={folder / MODEL})"
 
 
 def _claim(folder: Path, recipe: TrainingRecipe) -> None:

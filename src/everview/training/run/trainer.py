@@ -78,7 +78,7 @@ class Trainer:
 
     Raises:
         ConfigError: if the folder holds a run and `resume` is False, or a run of another recipe.
-        InputError: if all checkpoints are damaged.
+        InputError: if all checkpoints are damaged, or data cannot be opened.
     """
 
     def __init__(
@@ -101,6 +101,8 @@ class Trainer:
         self.guard = Guard(self.learner, folder, self.ranks)
         self.meter, self.progress = Meter(), Progress()
         self._waited = 0.0
+        parts = self.ranks.count * recipe.compute.accumulation
+        self._source = open_source(recipe, num_parts=parts, device=self.device)
         self.wants_stop = False
         """Set it at any time: the run then ends after the step, with a checkpoint."""
         if resume:
@@ -204,7 +206,8 @@ class Trainer:
                 f"from its weights with lower steps: network.start={self.folder / MODEL} "
                 f"optimiser.learning_rate={self.recipe.optimiser.learning_rate / 3:.2g}"
             )
-        if progress.step % self.recipe.run.log_every:
+        is_last = self._share(progress.step) >= 1
+        if progress.step % self.recipe.run.log_every and not is_last:
             return None
         return self._line(rate, stage, step.weights)
 
@@ -262,10 +265,8 @@ class Trainer:
 
     def _stream(self) -> Iterator[Batch]:
         """Batches from the next step on."""
-        parts = self.ranks.count * self.recipe.compute.accumulation
-        source = open_source(self.recipe, num_parts=parts, device=self.device)
         return batches(
-            source,
+            self._source,
             self._requests(),
             processes=processes(self.recipe, self.device),
             ahead=self.recipe.data.ahead,

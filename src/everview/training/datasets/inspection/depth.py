@@ -62,8 +62,10 @@ def inspect_agreement(
         "reprojection_error": _finite(found.stored),
         "identity_error": _finite(found.identity),
         "overlap": found.overlap,
-        "best_convention": found.best_convention,
-        "best_depth_scale": found.best_scale,
+        "best_other_convention": found.best_convention,
+        "best_other_convention_error": _finite(found.best_convention_error),
+        "best_other_depth_scale": found.best_scale,
+        "best_other_depth_scale_error": _finite(found.best_scale_error),
     }
     return measures, judge(found) or _odd_scenes(blocks)
 

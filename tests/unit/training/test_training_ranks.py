@@ -90,11 +90,20 @@ def _same_lines(
         assert one["terms"] == pytest.approx(other["terms"], rel=CLOSE, abs=1e-6)
 
 
+def _that_learns(name, value):
+    """Without the bias of keys: attention does not see it, AdamW makes steps of its rounding."""
+    if not name.endswith("attn.qkv.bias"):
+        return value
+    queries, _, values = value.chunk(3)
+    return torch.cat([queries, values])
+
+
 def _same_model(ours, theirs):
     one, other = (read_checkpoint(folder)["average"] for folder in (ours, theirs))
     assert one.keys() == other.keys()
-    for name, value in one.items():
-        torch.testing.assert_close(value, other[name], rtol=1e-3, atol=1e-5, msg=name)
+    for name in one:
+        value, expected = (_that_learns(name, average[name]) for average in (one, other))
+        torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-5, msg=name)
     everview.load(ours / "model", device="cpu")
 
 

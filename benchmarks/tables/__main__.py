@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from accuracy import accuracy, detail, footage, guesses
+from accuracy import accuracy, page
 from memory import memory
 from quantization import quantization
 from results import ROOT
@@ -29,7 +29,7 @@ def main() -> int:
         ROOT / "docs" / "training.md": training(),
         ROOT / "docs" / "memory.md": memory(),
         ROOT / "docs" / "quantization.md": quantization(),
-        ROOT / "docs" / "accuracy.md": "\n".join([accuracy(), guesses(), detail(), footage()]),
+        ROOT / "docs" / "accuracy.md": page(),
     }
     stale = [path for path, text in texts.items() if _replace(path, text, is_check=is_check)]
     for path in stale:

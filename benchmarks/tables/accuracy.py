@@ -1,7 +1,9 @@
 """Tables of accuracy: procedural clips, details of depth, real footage."""
 
+from itertools import chain
 from typing import Any
 
+from everview.evaluation.summaries import statistics_of
 from results import MORE_IS_BETTER, SCORES, bundled, read, source
 
 GUESSES = {
@@ -13,10 +15,17 @@ GUESSES = {
     "straight_line": "constant velocity",
     "mean_camera": "mean field of view",
 }
+SEEDS = (500_000, 3_000_000, 7_000_000)
+"""First seeds of other held-out clips."""
 CLASSICAL = "essential_matrix"
 """Looks at the images, so it is no trivial guess."""
 SPLIT = 14
 """Standard deviation of the blur, in pixels, that tells shapes from details."""
+
+
+def page() -> str:
+    """All tables of the page on accuracy."""
+    return "\n".join([accuracy(), _other_seeds(), _guesses(), _detail(), _footage()])
 
 
 def accuracy() -> str:
@@ -35,7 +44,7 @@ def accuracy() -> str:
     return "\n".join(lines) + "\n"
 
 
-def guesses() -> str:
+def _guesses() -> str:
     """The same clips: every guess by its name, and the teacher."""
     result = read("procedural_mini.json")
     (group,) = result["groups"]
@@ -58,7 +67,32 @@ def guesses() -> str:
     return "\n".join(lines) + "\n"
 
 
-def footage() -> str:
+def _other_seeds() -> str:
+    """The bundled model on clips of other seeds, and on all of them."""
+    files = ["procedural_mini.json", *(f"procedural_mini_seeds_{seed}.json" for seed in SEEDS)]
+    results = [read(file) for file in files]
+    clips = [result["groups"][0]["clips"] for result in results]
+    names = ("abs_rel", "delta1", "rotation_degrees", "auc30", "ate")
+    lines = [
+        "The same model on clips of other seeds, 200 each:",
+        "",
+        "| first seed | " + " | ".join(SCORES[name][0] for name in names) + " |",
+        "|---|" + "---|" * len(names),
+    ]
+    titles = [f"{result['settings']['first_seed']:,}" for result in results]
+    for title, group in zip([*titles, "all"], [*clips, list(chain(*clips))], strict=True):
+        cells = []
+        for name in names:
+            found = statistics_of([v for c in group if (v := c["scores"].get(name)) is not None])
+            error = f" ± {found['standard_error']:.{SCORES[name][1]}f}"
+            cells.append(f"{found['mean']:.{SCORES[name][1]}f}{error}")
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    command = "everview eval procedural --first-seed ..."
+    lines += ["", source(", ".join(files), results[1]["machine"], command)]
+    return "\n".join(lines) + "\n"
+
+
+def _footage() -> str:
     """Real sequences: the bundled model beside trivial guesses and a classical method."""
     result = read("real_footage.json")
     pick = [(s, s["groups"][0]) for s in result["sequences"]]
@@ -77,7 +111,7 @@ def footage() -> str:
     return "\n".join(lines) + "\n"
 
 
-def detail() -> str:
+def _detail() -> str:
     """Where errors of depth lie."""
     result = read("depth_detail.json")
     runs = [(bundled(run["model"]), run["kinds"]) for run in result["runs"]]

@@ -4,7 +4,7 @@ from itertools import chain
 from typing import Any
 
 from everview.evaluation.summaries import statistics_of
-from results import MORE_IS_BETTER, SCORES, bundled, read, source
+from results import MORE_IS_BETTER, SCORES, bundled, head, read, source
 
 GUESSES = {
     "teacher": "teacher",
@@ -54,8 +54,7 @@ def _guesses() -> str:
         f"Every guess on the same {result['settings']['clips']} clips, and v1 with all frames "
         "seeing each other, the teacher from which the bundled weights began:",
         "",
-        "| | model | " + " | ".join(GUESSES[name] for name in names) + " |",
-        "|---|---|" + "---|" * len(names),
+        *head("", "model", *(GUESSES[name] for name in names)),
     ]
     for score, (words, digits) in scores.items():
         beside = _beside(group, score)
@@ -76,8 +75,7 @@ def _other_seeds() -> str:
     lines = [
         "The same model on clips of other seeds, 200 each:",
         "",
-        "| first seed | " + " | ".join(SCORES[name][0] for name in names) + " |",
-        "|---|" + "---|" * len(names),
+        *head("first seed", *(SCORES[name][0] for name in names)),
     ]
     titles = [f"{result['settings']['first_seed']:,}" for result in results]
     for title, group in zip([*titles, "all"], [*clips, list(chain(*clips))], strict=True):
@@ -122,9 +120,8 @@ def _detail() -> str:
         f"if the details of depth (what a blur of {SPLIT} pixels, a patch, takes away) or all but "
         "the details were the truth's; last, the truth without its details:",
         "",
-        "| | " + " | ".join(f"{model} {m}" for model, _ in runs for m in mixtures.values())
-        + " | truth without details |",
-        "|---|" + "---|" * (len(mixtures) * len(runs) + 1),
+        *head("", *(f"{model} {m}" for model, _ in runs for m in mixtures.values()),
+              "truth without details"),
     ]  # fmt: skip
     for kind in ("all", *sorted(set(runs[0][1]) - {"all"})):
         scores = [kinds[kind]["abs_rel"] for _, kinds in runs]
@@ -144,7 +141,7 @@ def _beside(group: dict[str, Any], score: str) -> dict[str, float]:
 
 def _table(titles: list[str], groups: list[dict[str, Any]]) -> list[str]:
     """A row per score, a column per group."""
-    lines = ["| | " + " | ".join(titles) + " |", "|---|" + "---|" * len(titles)]
+    lines = head("", *titles)
     for name, (words, digits) in SCORES.items():
         if not any(name in group["scores"] for group in groups):
             continue

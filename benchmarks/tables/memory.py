@@ -5,7 +5,7 @@ from typing import Any
 
 from scipy.stats import t as student
 
-from results import bundled, read, source
+from results import bundled, head, read, source
 
 LEAGUE = {
     "ate_share": ("ATE / path", 3), "rotation_8": ("rotation over 8 frames, degrees", 2),
@@ -54,10 +54,7 @@ def _league(file: str, title: str) -> str:
         "camera that never moves: ATE over what that one has, which is the most that an alignment "
         "by Sim(3) leaves.",
         "",
-        "| policy | against one that never moves | "
-        + " | ".join(words for words, _ in shown.values())
-        + " |",
-        "|---|---|" + "---|" * len(shown),
+        *head("policy", "against one that never moves", *(words for words, _ in shown.values())),
     ]
     by_walk = _over_still(result)
     for policy, scores in sorted(result["summary"].items(), key=_league_order):
@@ -111,8 +108,7 @@ def _duels(file: str) -> str:
         "ATE / path of the row minus that of the column, mean over walks, in brackets the 95 % "
         "interval (Student's t; over three walks it is wide). Above 0: ours is better.",
         "",
-        "| policy | walks | " + " | ".join(f"`{name}`" for name in OURS) + " |",
-        "|---|---|" + "---|" * len(OURS),
+        *head("policy", "walks", *(f"`{name}`" for name in OURS)),
     ]
     by_walk = _by_walk(result, "ate_share")
     for policy in sorted(by_walk, key=lambda text: (_budget(text), text)):
@@ -142,10 +138,12 @@ def _bits(file: str) -> str:
         "Change against the network's own numbers (float32), then against `bits=16` where that was "
         "run, of the mean over walks; in brackets the 95 % interval (Student's t).",
         "",
-        "| policy | walks | "
-        + " | ".join([*scores.values(), *(f"{scores[name]}, to 16 bits" for name in against_16)])
-        + " |",
-        "|---|---|" + "---|" * len([*scores, *against_16]),
+        *head(
+            "policy",
+            "walks",
+            *scores.values(),
+            *(f"{scores[name]}, to 16 bits" for name in against_16),
+        ),
     ]
     for policy in sorted(tables["ate_share"], key=lambda text: (_budget(text), text)):
         plain = ",".join(part for part in policy.split(",") if not part.startswith("bits="))
@@ -174,8 +172,7 @@ def _key_range() -> str:
         "root mean squares of what saturation and rounding change; mean over layers and walks, in "
         "brackets the worst layer.",
         "",
-        "| times the range | beyond | saturation | rounding, 8 bits | rounding, 4 bits |",
-        "|---|---|---|---|---|",
+        *head("times the range", "beyond", "saturation", "rounding, 8 bits", "rounding, 4 bits"),
     ]
     for row in result["rows"]:
         beyond = " (".join(f"{100 * row['beyond'][of]:.2f} %" for of in ("mean", "worst"))

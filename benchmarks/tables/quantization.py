@@ -4,7 +4,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from everview.evaluation.summaries import statistics_of
-from results import RESULTS, bundled, read, source
+from results import RESULTS, bundled, head, read, source
 
 COPIES = {
     "outliers": "unequal channels and large special tokens",
@@ -69,7 +69,7 @@ def quantization() -> str:
 def _quantized(runs: dict[str, Any]) -> list[str]:
     """A row per scheme and method."""
     titles = ["clips", *KEPT.values(), *(words for words, _ in OFF.values())]
-    lines = ["| scheme, method | " + " | ".join(titles) + " |", "|---|" + "---|" * len(titles)]
+    lines = head("scheme, method", *titles)
     order = sorted(
         (name for name in runs if name != "float"),
         key=lambda name: (
@@ -148,7 +148,7 @@ def _choices(runs: dict[str, Any]) -> list[str]:
             scheme, method, choice, _ = name.split(":")
             draws.setdefault(f"{scheme} `{method}`, {choice}", []).append(run)
     titles = ["draws", *KEPT.values(), *(words for words, _ in OFF.values())]
-    lines = ["| clips | " + " | ".join(titles) + " |", "|---|" + "---|" * len(titles)]
+    lines = head("clips", *titles)
     for title, found in draws.items():
         cells = [str(len(found))]
         for score in KEPT:
@@ -191,8 +191,7 @@ def _block_speed() -> list[str]:
         f"The four linear layers of a full-size block, {result['settings']['tokens']} tokens, ms "
         "(median of turns; the machine was shared), and how many times as fast as floats:",
         "",
-        "| | " + " | ".join(layers) + " | x float32 | x bfloat16 | share of the rotation |",
-        "|---|" + "---|" * (len(layers) + 3),
+        *head("", *layers, "x float32", "x bfloat16", "share of the rotation"),
     ]
     for way, of in times.items():
         share = ratios[way].get("rotation_share")
@@ -224,8 +223,7 @@ def _full_size() -> list[str]:
         f"{result['settings']['threads']} thread. Ways ran one after the other on a shared "
         "machine: sizes are exact, times compare roughly only.",
         "",
-        "| | " + " | ".join(titles) + " |",
-        "|---|" + "---|" * len(titles),
+        *head("", *titles),
     ]
     for way, found in ways.items():
         at = "loaded_" if "loaded_ms_per_frame" in found else ""

@@ -43,6 +43,12 @@ def bundled(result: dict[str, Any]) -> str:
     return f"`mini` {VERSIONS[result.get('weights_sha256')]}"
 
 
+def head(*titles: str) -> list[str]:
+    """The two lines above the rows of a table."""
+    cells = "".join(f" {title} |" if title else " |" for title in titles)
+    return [f"|{cells}", "|" + "---|" * len(titles)]
+
+
 def source(files: str, machine: dict[str, Any], command: str) -> str:
     """The line under a table: command, machine, result file."""
     return (

@@ -1,6 +1,6 @@
 """Tables of speed: streams, offline networks, the procedural world."""
 
-from results import read, source
+from results import head, read, source
 
 
 def speed() -> str:
@@ -8,8 +8,9 @@ def speed() -> str:
     names = ("mini", "streamvggt-1b_float32", "streamvggt-1b_bfloat16")
     results = [read(f"latency_{name}.json") for name in names]
     lines = [
-        "| model | precision | size | past frames | s / frame | frames / s | share of peak |",
-        "|---|---|---|---|---|---|---|",
+        *head(
+            "model", "precision", "size", "past frames", "s / frame", "frames / s", "share of peak"
+        ),
     ]
     for result in results:
         seconds, height, width = result["seconds_per_frame"]["median"], *result["size"]
@@ -31,7 +32,7 @@ def speed() -> str:
 def world() -> str:
     """Speed of the procedural world."""
     result = read("world_speed.json")
-    lines = ["| procedural world | frames / s |", "|---|---|"]
+    lines = head("procedural world", "frames / s")
     for case in result["sizes"]:
         height, width = case["size"]
         lines.append(f"| {height} x {width} | {case['frames_per_second']:.0f} |")
@@ -43,8 +44,9 @@ def scaling() -> str:
     """Seconds for the newest frame, streaming and offline."""
     result = read("latency_scaling.json")
     lines = [
-        "| frames so far | one step of a stream, s | offline network on all frames, s | ratio |",
-        "|---|---|---|---|",
+        *head(
+            "frames so far", "one step of a stream, s", "offline network on all frames, s", "ratio"
+        ),
     ]
     for n, seconds in result["offline_seconds"].items():
         newest = result["streaming_seconds"][int(n) - 1]

@@ -3,7 +3,7 @@
 import json
 from statistics import fmean
 
-from results import RESULTS, SCORES, read, source
+from results import RESULTS, SCORES, head, read, source
 
 ABLATION = ("abs_rel", "delta1", "points", "rotation_degrees", "auc30_apart", "ate")
 """Scores of the table of students."""
@@ -51,8 +51,7 @@ def _ablation() -> str:
         f"{len(settings['seeds'])} seeds, in brackets the standard deviation between them; "
         "teachers with faults: one seed.",
         "",
-        "| network | " + " | ".join(words) + " |",
-        "|---|" + "---|" * len(words),
+        *head("network", *words),
     ]
     for run, scores in result["summary"].items():
         cells = []
@@ -79,9 +78,7 @@ def _pair_by_length() -> str:
         "The same teacher and student without faults (in brackets over the teacher) on clips of "
         "other lengths; both learnt from clips of 2 to 4 frames:",
         "",
-        "| frames | " + " | ".join(f"{who}, {w}" for w in words for who in ("teacher", "distilled"))
-        + " |",
-        "|---|" + "---|" * (2 * len(words)),
+        *head("frames", *(f"{who}, {w}" for w in words for who in ("teacher", "distilled"))),
     ]  # fmt: skip
     for frames in result["settings"]["lengths"]:
         cells = []
@@ -107,8 +104,7 @@ def _lengths() -> str:
         "brackets v1 with all frames seeing each other, the teacher from which they began; "
         f"{result['settings']['clips']} clips:",
         "",
-        "| frames | " + " | ".join(SCORES[name][0] for name in shown) + " |",
-        "|---|" + "---|" * len(shown),
+        *head("frames", *(SCORES[name][0] for name in shown)),
     ]
     for group in result["groups"]:
         cells = []
@@ -152,8 +148,7 @@ def _noise() -> str:
         f"weight ({result['steps']} steps on new clips; tracks, not in every step, are left out). "
         "Before: weights and network of run 6, now: of run 10, both with the loss that v3 had:",
         "",
-        "| term | before | now |",
-        "|---|---|---|",
+        *head("term", "before", "now"),
     ]
     for name in names:
         found = [run["terms"].get(name) for run in result["runs"]]
@@ -171,8 +166,7 @@ def _noise_by_length() -> str:
         f"The same scatter, and in brackets the size of the mean, with clips of other lengths; 64 "
         f"images a step, {result['steps']} steps, a checkpoint on the way to v4:",
         "",
-        "| frames of a clip | images with depth | " + " | ".join(f"`{n}`" for n in names) + " |",
-        "|---|---|" + "---|" * len(names),
+        *head("frames of a clip", "images with depth", *(f"`{n}`" for n in names)),
     ]
     for run in result["runs"]:
         stage = run["recipe"]["stages"][0]
@@ -194,8 +188,7 @@ def _steps() -> str:
         "Runs from one checkpoint on the same new clips, one core: losses of the last 60 of 122 "
         "steps, and how much those of the others differ:",
         "",
-        "| term | " + " | ".join(KERNELS.values()) + " |",
-        "|---|" + "---|" * len(KERNELS),
+        *head("term", *KERNELS.values()),
     ]
     for (part, term), words in STEPS.items():
         first, *others = (fmean(line[part][term] for line in run) for run in runs)
@@ -214,8 +207,7 @@ def _training_speed() -> str:
         "Images that learn per second at the size of `mini`, with depth and points of each; in "
         "brackets with tracks:",
         "",
-        "| network | precision | `compute.compile` | images / s | first step, s |",
-        "|---|---|---|---|---|",
+        *head("network", "precision", "`compute.compile`", "images / s", "first step, s"),
     ]
     for row in result["rows"]:
         network = "causal, no teacher" if row["attention"] == "causal" else "teacher"

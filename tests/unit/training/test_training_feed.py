@@ -66,6 +66,15 @@ def test_a_share_of_clips_is_tilted(small_recipe):
     assert 0 < changed.sum() < len(changed)
 
 
+def test_kinds_of_places_come_as_often_as_a_stage_says(small_recipe):
+    shares = "stages.0={kind_shares: {street: 3, terrain: 1}, images: 48, frames: [2,2]}"
+    first = Request(step=0, stage=0)
+    labels = ProceduralSource(small_recipe(shares)).batch(first).labels
+    streets = sum("(street)" in label for label in labels)
+    assert streets + sum("(terrain)" in label for label in labels) == len(labels) == 24
+    assert 12 <= streets < 24
+
+
 def test_parts_are_a_step_cut_in_pieces(small_recipe):
     recipe = small_recipe("stages.0.images=8")
     (whole,) = (ProceduralSource(recipe).batch(Request(step=2, stage=0)),)

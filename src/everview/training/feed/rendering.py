@@ -111,7 +111,7 @@ class GroupRenderer:
             frames_to_render(stage, length),
             size=size,
             speed=slow + (fast - slow) * self._dice(group, number, "speed").random(),
-            kind=stage.kind,
+            kind=self._kind(stage, group, number),
             options=Options(
                 motion=stage.motion,
                 moving=stage.moving,
@@ -119,6 +119,14 @@ class GroupRenderer:
                 device=self.device,
             ),
         )
+
+    def _kind(self, stage: Stage, group: int, number: int) -> str:
+        """Drawn here if the stage has shares of its own, else by the world."""
+        if not stage.kind_shares:
+            return stage.kind
+        kinds, shares = zip(*stage.kind_shares.items(), strict=True)
+        (kind,) = self._dice(group, number, "kind").choices(kinds, shares)
+        return str(kind)
 
     def _tilt(self, stage: Stage, group: int, number: int) -> float:
         """Degrees upwards."""

@@ -249,6 +249,9 @@ class Stage:
     """Probability that a clip runs backwards."""
     kind: str = "any"
     """Kind of place, see `everview.world.sequence`."""
+    kind_shares: Mapping[str, float] = field(default_factory=dict)
+    """How often each kind is shown where `kind` is any, relative to the others; those left out are
+    not. Empty: the world's own shares."""
     motion: str = "any"
     """Way of the camera, such as `rotate`; see `everview.world.motion.MOTIONS`."""
     moving: float = 0.25
@@ -287,6 +290,13 @@ class Stage:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"Stage.{name} must be from 0 to 1; got {getattr(self, name)}")
         _require_one_of("Stage.kind", self.kind, KINDS)
+        for kind, part in self.kind_shares.items():
+            _require_one_of("Stage.kind_shares", kind, KINDS[1:])
+            if self.kind != "any" or not 0 < part < math.inf:
+                raise ConfigError(
+                    "Stage.kind_shares must be above 0, and kind any; got "
+                    f"{kind}: {part}, {self.kind}"
+                )
         _require_one_of("Stage.motion", self.motion, MOTIONS)
         if (
             not 0 < self.share < math.inf

@@ -15,7 +15,7 @@ GUESSES = {
     "straight_line": "constant velocity",
     "mean_camera": "mean field of view",
 }
-SEEDS = (500_000, 3_000_000, 7_000_000)
+SEEDS = (500_000, 3_000_000, 5_000_000, 7_000_000)
 """First seeds of other held-out clips."""
 CLASSICAL = "essential_matrix"
 """Looks at the images, so it is no trivial guess."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from everview.evaluation import two_view
 from everview.evaluation.recording import RecordingSettings, evaluate_recording
 from everview.weights.load import load
 
@@ -30,6 +31,8 @@ def main() -> int:
         "-o", "--out", type=Path, default=ROOT / "benchmarks" / "results" / "real_footage.json"
     )
     options = parser.parse_args()
+    if not two_view.is_available():
+        parser.error(f"the table has a classical baseline, which needs OpenCV: {two_view.INSTALL}")
     torch.set_num_threads(options.threads)
     result = evaluate_recording(
         load(options.model),

@@ -1,10 +1,12 @@
-"""Where errors of depth lie: in the rough shape of a place, or in the things within it.
+"""Where errors of depth lie, in rough shapes or in things; and what other frames do for depth.
 
 python -P benchmarks/depth_detail.py [MODEL ...] [--clips 60] [-o FILE]
 
 Held-out procedural clips, streaming. Maps of log depth are split by a Gaussian blur within what is
 known; three mixtures are scored as the benchmark scores depth: the model's rough shape with the
 truth's details, the truth's rough shape with the model's details, and the truth without details.
+Then every frame is shown alone, as if it were the first, and scored beside the same frame in its
+stream, each after its own ratio of medians, as a frame alone has a scale of its own.
 """
 
 import argparse
@@ -23,6 +25,7 @@ import everview
 from everview.evaluation.machine import code_version, describe
 from everview.evaluation.procedural import ProceduralSettings, native_size
 from everview.evaluation.show import show
+from everview.geometry.prediction import Prediction
 from everview.model.network import Network
 from everview.weights.hashes import weights_hash
 from everview.world.clip import sequence
@@ -59,9 +62,13 @@ def _measure(network: Network, clips: int) -> dict[str, Any]:
     found: dict[str, list[dict[str, float]]] = {}
     for seed in range(first, first + clips):
         clip = sequence(seed, FRAMES, size=native_size(network))
-        depth = torch.stack([step.depth.reshape(clip.depth.shape[-2:])
-                             for step in show(network, clip.images)])  # fmt: skip
-        scores = _mixtures(depth.numpy(), clip.depth.numpy(), clip.valid.numpy())
+        alone = [show(network, image)[0] for image in clip.images.split(1)]
+        streamed, single = (_depth(found) for found in (show(network, clip.images), alone))
+        truth, valid = clip.depth.numpy(), clip.valid.numpy()
+        scores = _mixtures(streamed, truth, valid) | {
+            "frames in the stream": _by_frame(streamed, truth, valid),
+            "frames alone": _by_frame(single, truth, valid),
+        }
         for kind in ("all", clip.kind):
             found.setdefault(kind, []).append(scores)
     kinds = {
@@ -70,6 +77,17 @@ def _measure(network: Network, clips: int) -> dict[str, Any]:
     }
     print({kind: facts["abs_rel"] for kind, facts in kinds.items()})
     return {"model": {"weights_sha256": weights_hash(network)}, "kinds": kinds}
+
+
+def _depth(predictions: list[Prediction]) -> Maps:
+    return np.concatenate([step.depth.flatten(0, -3).numpy() for step in predictions])
+
+
+def _by_frame(depth: Maps, truth: Maps, valid: Mask) -> float:
+    """Mean AbsRel of frames, each after its own ratio of medians."""
+    known = [i for i in range(len(truth)) if valid[i].any()]
+    right = np.log(np.where(valid, truth, 1.0))
+    return fmean(_abs_rel(np.log(depth[i]), right[i], valid[i]) for i in known)
 
 
 def _mixtures(depth: Maps, truth: Maps, valid: Mask) -> dict[str, float]:
@@ -95,7 +113,7 @@ def _blurred(maps: Maps, valid: Mask, blur: float) -> Maps:
     return filtered(np.where(valid, maps, 0.0)) / np.maximum(filtered(valid), 1e-6)
 
 
-def _abs_rel(ours: Maps, right: Maps, valid: Mask) -> float:
+def _abs_rel(ours: np.ndarray, right: np.ndarray, valid: np.ndarray) -> float:
     """Of logarithms, after the ratio of the medians."""
     depth, truth = np.exp(ours[valid]), np.exp(right[valid])
     return float((np.abs(depth * np.median(truth) / np.median(depth) - truth) / truth).mean())

@@ -128,8 +128,24 @@ def _detail() -> str:
         cells = [f"{found[name]:.3f}" for found in scores for name in mixtures]
         cells.append(f"{scores[0][f'no details, {SPLIT}']:.3f}")
         lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    lines += _other_frames(*runs[-1])
     lines += ["", source("depth_detail.json", result["machine"], "benchmarks/depth_detail.py")]
     return "\n".join(lines) + "\n"
+
+
+def _other_frames(model: str, kinds: dict[str, Any]) -> list[str]:
+    """What frames before it do for the depth of a frame."""
+    ways = {"frames in the stream": "after the frames before it", "frames alone": "shown alone"}
+    lines = [
+        "",
+        f"AbsRel of frames of {model}, each after its own ratio of medians:",
+        "",
+        *head("", *ways.values()),
+    ]
+    for kind in ("all", *sorted(set(kinds) - {"all"})):
+        cells = [f"{kinds[kind]['abs_rel'][way]:.3f}" for way in ways]
+        lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def _beside(group: dict[str, Any], score: str) -> dict[str, float]:

@@ -1,5 +1,7 @@
 """Which steps which parameters take."""
 
+from dataclasses import dataclass, field
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from everview.model.presets import presets
 from everview.training.recipe.settings import OptimiserSettings
 from everview.training.run.checkpoints import optimiser_state, set_optimiser_state
 from everview.training.run.optimiser import NARROWEST, NARROWEST_KERNEL, make_optimiser
+from everview.training.run.ranks import Ranks
 from everview.training.run.trainer import Trainer
 
 RATE = 1e-2
@@ -99,6 +102,48 @@ def test_a_rate_holds_for_both(network):
     optimiser.set_rate(0.0)
     optimiser.step()
     assert all(torch.equal(p, b) for p, b in zip(network.parameters(), before, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Together(Ranks):
+    """Ranks of one process, whose optimisers step one after the other and share at the end."""
+
+    shared: dict = field(default_factory=dict)
+
+    def share(self, tensors, *, source):
+        self.shared[source] = tensors
+
+
+def test_ranks_share_the_work_of_muon(network):
+    """To the bit what one does alone, momentum included, and about half the work each."""
+    settings = OptimiserSettings(learning_rate=RATE, matrices="muon")
+    networks = [build(presets["tiny"], seed=0).train() for _ in range(2)]
+    ranks = [_Together(rank=rank, count=2) for rank in range(2)]
+    optimisers = [make_optimiser(n, settings, r) for n, r in zip(networks, ranks, strict=True)]
+    alone = make_optimiser(network, settings)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        for same in zip(*(n.parameters() for n in (network, *networks)), strict=True):
+            gradient = torch.randn(same[0].shape, generator=generator)
+            for p in same:
+                p.grad = gradient.clone() if p.requires_grad else None
+        for optimiser in (alone, *optimisers):
+            optimiser.step()
+        for source, rank in enumerate(ranks):
+            other = ranks[1 - source]
+            for ours, theirs in zip(rank.shared[source], other.shared[source], strict=True):
+                assert not torch.equal(ours, theirs)  # the other has not turned it
+                theirs.detach().copy_(ours)
+    moments = optimiser_state(alone, network)
+    for one, optimiser in zip(networks, optimisers, strict=True):
+        for (name, p), expected in zip(
+            one.named_parameters(), network.parameters(), strict=True
+        ):  # fmt: skip
+            assert torch.equal(p, expected), name
+        for name, state in optimiser_state(optimiser, one).items():
+            assert all(torch.equal(v, moments[name][k]) for k, v in state.items()), name
+    work = [sum(p.numel() * min(p.shape) for p in ranks[0].shared[rank]) for rank in range(2)]
+    assert max(work) < 0.55 * sum(work)
 
 
 def test_shards_are_refused(small_recipe):

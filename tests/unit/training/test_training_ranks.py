@@ -118,6 +118,16 @@ def test_two_processes_train_as_one_does(parallel, together, tmp_path, small_rec
     _same_model(tmp_path / "both", tmp_path / "alone")
 
 
+def test_two_processes_share_muon(together, tmp_path, small_recipe):
+    """Each has what the other turned; losses of one process within the rounding of bfloat16."""
+    muon = (*SETTINGS, "optimiser.matrices=muon")
+    alone = small_recipe(*muon, "compute.accumulation=2")
+    list(Trainer(alone, tmp_path / "alone").run())
+    assert together(small_recipe(*muon), tmp_path / "both") == [0, 0]
+    ours, theirs = (_lines(tmp_path / run) for run in ("both", "alone"))
+    assert [line["total"] for line in ours] == pytest.approx([x["total"] for x in theirs], rel=1e-3)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_a_run_changes_between_one_process_and_two(parallel, together, tmp_path, small_recipe):

@@ -1,17 +1,66 @@
 """AdamW or Muon, with decay of matrices only, and clipping of the whole gradient."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from everview.training.recipe.settings import OptimiserSettings
+from everview.training.run.ranks import Ranks
 
 NARROWEST = 64
 """Fewest rows and columns of a linear layer whose steps Muon turns."""
 NARROWEST_KERNEL = 32
 """Likewise of a kernel of convolution as a matrix, one row per channel of its first axis."""
-MOMENTS = {torch.optim.AdamW: "exp_avg", torch.optim.Muon: "momentum_buffer"}
+
+
+class SharedMuon(torch.optim.Muon):
+    """Muon on ranks that have the same gradients: each turns a share of the matrices for all.
+
+    A step costs each rank 1/n of the turning, and every matrix travels once. Momentum moves on
+    all ranks, which is cheap: any of them can write a checkpoint.
+
+    Source: ZeRO stage 1 (Rajbhandari et al. 2020, Sec. 5), without its saving of memory.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], ranks: Ranks, **settings: Any) -> None:  # noqa: ANN401
+        """Take settings of `torch.optim.Muon`; the shares cost about the same."""
+        super().__init__(params, **settings)
+        self._ranks = ranks
+        self._shares: list[list[nn.Parameter]] = [[] for _ in range(ranks.count)]
+        work = [0] * ranks.count
+        for matrix in sorted(self.param_groups[0]["params"], key=_turning, reverse=True):
+            idlest = work.index(min(work))
+            self._shares[idlest].append(matrix)
+            work[idlest] += _turning(matrix)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:  # noqa: ANN401  -- as in PyTorch
+        """Turn our share, then hand it on and take the others'."""
+        theirs = [
+            (matrix, matrix.grad)
+            for rank, share in enumerate(self._shares)
+            for matrix in share
+            if rank != self._ranks.rank and matrix.grad is not None
+        ]
+        for matrix, gradient in theirs:
+            state = self.state[matrix]
+            momentum = state.setdefault("momentum_buffer", torch.zeros_like(gradient))
+            momentum.lerp_(gradient, 1 - self.param_groups[0]["momentum"])
+            matrix.grad = None  # nothing to do for Muon
+        loss = super().step(closure)
+        for matrix, gradient in theirs:
+            matrix.grad = gradient
+        for rank, share in enumerate(self._shares):
+            self._ranks.share(share, source=rank)
+        return loss
+
+
+MOMENTS = {
+    torch.optim.AdamW: "exp_avg",
+    SharedMuon: "momentum_buffer",
+}
 """What each optimiser cannot go on without."""
 
 
@@ -72,12 +121,14 @@ class Optimiser:
             kernel.grad = None
 
 
-def make_optimiser(module: nn.Module, settings: OptimiserSettings) -> Optimiser:
+def make_optimiser(
+    module: nn.Module, settings: OptimiserSettings, ranks: Ranks | None = None
+) -> Optimiser:
     """Of all parameters that learn; vectors and biases do not decay.
 
     With `settings.matrices == "muon"` the weights of wide layers, linear or of convolution, take
     Muon's steps, scaled to the size of AdamW's so that one rate holds for both; all else takes
-    AdamW's.
+    AdamW's. Several ranks share the work of Muon.
 
     Source: StreamVGGT released training, parameter groups. Muon: Jordan et al. 2024; the scale
     0.2 sqrt(max(rows, columns)): Liu et al., "Muon is scalable for LLM training", Sec. 2.2.
@@ -104,8 +155,9 @@ def make_optimiser(module: nn.Module, settings: OptimiserSettings) -> Optimiser:
         )
     if turned or unfolded:
         parts.append(
-            torch.optim.Muon(
+            SharedMuon(
                 [*turned, *unfolded.values()],
+                ranks or Ranks(),
                 lr=settings.learning_rate,
                 weight_decay=settings.weight_decay,
                 adjust_lr_fn="match_rms_adamw",
@@ -128,6 +180,11 @@ def _wide(
         p for p in module.parameters()
         if p in weights and p.requires_grad and min(len(p), p[0].numel()) >= narrowest
     ]  # fmt: skip
+
+
+def _turning(matrix: Tensor) -> int:
+    """Multiplications of an iteration that turns a matrix, but for a factor of about two."""
+    return matrix.numel() * min(matrix.shape)
 
 
 def _rows(weight: Tensor) -> Tensor:

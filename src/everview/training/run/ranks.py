@@ -1,7 +1,7 @@
 """One process or several: who we are, and what all must agree on."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -58,6 +58,17 @@ class Ranks:
         found: list[Any] = [None] * self.count
         dist.all_gather_object(found, value)
         return found
+
+    def share(self, tensors: Sequence[Tensor], *, source: int) -> None:
+        """Write what one rank has in these tensors into those of all others, in one message."""
+        if self.count == 1 or not tensors:
+            return
+        message = torch.cat([tensor.detach().flatten() for tensor in tensors])
+        dist.broadcast(message, source)
+        if self.rank != source:
+            parts = message.split([tensor.numel() for tensor in tensors])
+            for tensor, part in zip(tensors, parts, strict=True):
+                tensor.detach().copy_(part.view_as(tensor))
 
     def wait(self) -> None:
         """Until all are here."""

@@ -97,7 +97,7 @@ class Trainer:
         self.teacher = make_teacher(recipe.teacher, self.device) if asks else None
         self.module = spread(self.learner, recipe.compute, self.ranks)
         self.average = MovingAverage(self.learner, recipe.optimiser.average_decay)
-        self.optimiser = make_optimiser(self.learner, recipe.optimiser)
+        self.optimiser = make_optimiser(self.learner, recipe.optimiser, self.ranks)
         self.guard = Guard(self.learner, folder, self.ranks)
         self.meter, self.progress = Meter(), Progress()
         self._waited = 0.0

@@ -16,7 +16,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-LOGS = [RESULTS / "mini_v6_run17.log", RESULTS / "mini_v7_run18.log"]
+LOGS = [RESULTS / "mini_v7_run18.log", RESULTS / "mini_v8_run19.log"]
 IMAGE = ROOT / "docs" / "images" / "learning_curve.png"
 LINE = re.compile(r"step (\d+)\s+([\d.]+) min .*?\s(rate .*)")
 TERM = re.compile(r"([a-z_]+/[a-z_]+) ([-\d.e+]+)")

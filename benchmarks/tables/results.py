@@ -31,6 +31,7 @@ VERSIONS = {
     "76ff04981b7498c273ec3da7269a97349a2cc849b7aae83efed809ec6fdc69d5": "v5",
     "5320f6ff3acdc3ffb5b55b41763c7730c959de061786b810ed7a67fe3c2be7df": "v6",
     "7266474b9888f3675e3cc9d13790aab9d85eb24e55f706bbbc6b52a443fc46ef": "v7",
+    "0ca8eb12f33380d40771540567a9f778df94c4121abc14bf4326ce1fb0b5a2a6": "v8",
 }
 """Hash of the bundled weights -> their version; results of v1 do not say which they had."""
 

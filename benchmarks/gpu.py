@@ -1,7 +1,7 @@
 """Everything that wants a GPU, as one command: the GPU tests, then speed of layers and networks.
 
 python benchmarks/gpu.py    writes benchmarks/results/*_cuda.json: latency, memory, captured steps,
-                            linear layers of a block in int8, 4 bits and fp8
+                            linear layers of a block in int8, 4 bits and fp8, rendering
 """
 
 import json
@@ -33,7 +33,8 @@ def main() -> int:
         print("no CUDA device: nothing to measure", file=sys.stderr)
         return 4
     codes = [_run("import pytest, sys; sys.exit(pytest.main())", "-m", "gpu")]
-    codes.append(_quantized_layers())
+    codes.append(_script("quantization_speed.py", "--repeats", "50"))
+    codes.append(_script("world_speed.py", "-o", str(RESULTS / "world_speed_cuda.json")))
     for name, options in CASES.items():
         for precision in ("float32", "bfloat16"):
             out = RESULTS / f"latency_{name}_{precision}_cuda.json"
@@ -66,9 +67,9 @@ def _network(name: str) -> Network:
     return build(presets[name], seed=0).to("cuda").set_precision(torch.bfloat16)
 
 
-def _quantized_layers() -> int:
-    script = Path(__file__).with_name("quantization_speed.py")
-    return subprocess.call([sys.executable, "-P", script, "--device", "cuda", "--repeats", "50"])
+def _script(name: str, *options: str) -> int:
+    script = Path(__file__).with_name(name)
+    return subprocess.call([sys.executable, "-P", script, "--device", "cuda", *options])
 
 
 def _run(code: str, *arguments: str) -> int:

@@ -4,7 +4,8 @@ python -P benchmarks/world_speed.py -o benchmarks/results/world_speed.json
 
 Seconds are those of the thread, not of the clock: another program on the same core does not count.
 The table in docs/world.md is written from the result; with --check nothing is measured or written,
-and the exit code is 1 where the table differs.
+and the exit code is 1 where the table differs. With --device cuda -o FILE the clock counts, and the
+page stays as it is.
 """
 
 import json
@@ -21,7 +22,7 @@ import torch
 import tyro
 
 from everview.evaluation.machine import code_version, describe
-from everview.world import sequence
+from everview.world import Options, sequence
 from everview.world.kinds import KINDS
 from everview.world.stream import stream
 
@@ -41,6 +42,8 @@ class WorldSpeed:
     """Frames of each clip."""
     threads: int = 1
     """Threads of the CPU."""
+    device: str = "cpu"
+    """Where clips are rendered."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path(
         "benchmarks/results/world_speed.json"
     )
@@ -54,27 +57,31 @@ class WorldSpeed:
             return int(_page(json.loads(self.out.read_text())) != PAGE.read_text())
         torch.set_num_threads(self.threads)
         for kind in KINDS:
-            sequence(0, 1, kind=kind)  # first calls are slow
+            sequence(0, 1, kind=kind, options=Options(device=self.device))  # first calls are slow
         result: dict[str, Any] = {"clips": self.clips, "frames": self.frames}
         result["kinds"] = [self._measure((112, 112), kind) for kind in KINDS]
         result["sizes"] = [self._measure(size, "any") for size in self.sizes]
-        result["streams"] = [_measure_stream(kind) for kind in KINDS[1:]]
+        result["streams"] = [_measure_stream(kind, self.device) for kind in KINDS[1:]]
         result |= {"load": os.getloadavg()[0], "machine": describe(), "code": code_version()}
+        result["device"] = self.device
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self.out.write_text(json.dumps(result, indent=1) + "\n")
-        PAGE.write_text(_page(result))
-        print(f"-> {self.out}, {PAGE.name}")
+        if self.device == "cpu":
+            PAGE.write_text(_page(result))
+        print(f"-> {self.out}")
         return 0
 
     def _measure(self, size: tuple[int, int], kind: str) -> dict[str, Any]:
         seconds, clock, tracking = [], [], []
         for seed in range(self.clips):
-            wall, start = time.perf_counter(), time.process_time()
-            clip = sequence(seed, self.frames, size=size, kind=kind)
-            middle = time.process_time()
+            wall, start = time.perf_counter(), _seconds(self.device)
+            clip = sequence(
+                seed, self.frames, size=size, kind=kind, options=Options(device=self.device)
+            )
+            middle = _seconds(self.device)
             clock.append(time.perf_counter() - wall)
-            clip.tracks(torch.rand(32, 2) * min(size))
-            tracking.append(time.process_time() - middle)
+            clip.tracks(torch.rand(32, 2, device=self.device) * min(size))
+            tracking.append(_seconds(self.device) - middle)
             seconds.append(middle - start)
         rate = self.frames / statistics.median(seconds)
         height, width = size
@@ -94,15 +101,23 @@ class WorldSpeed:
         }  # fmt: skip
 
 
-def _measure_stream(kind: str, *, chunk: int = 16, count: int = 12) -> dict[str, Any]:
+def _seconds(device: str) -> float:
+    """Of this process on a CPU, of the clock once a GPU is idle."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _measure_stream(kind: str, device: str, *, chunk: int = 16, count: int = 12) -> dict[str, Any]:
     """Frames per second of an endless clip, after its first chunk."""
     seconds = []
-    endless = stream(1, chunk=chunk, size=(112, 112), kind=kind)
+    endless = stream(1, chunk=chunk, size=(112, 112), kind=kind, options=Options(device=device))
     next(endless)
     while len(seconds) < count:
-        start = time.process_time()
+        start = _seconds(device)
         list(islice(endless, 1))
-        seconds.append(time.process_time() - start)
+        seconds.append(_seconds(device) - start)
     rate = chunk / statistics.median(seconds)
     print(f"{kind}, endless: {rate:.1f} frames/s")
     return {"kind": kind, "size": [112, 112], "chunk": chunk, "frames_per_second": rate}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures again all that the documentation says of the accuracy of the bundled weights: to be run
-# when they change. About 20 minutes on two cores, one thread each.
+# when they change. About 23 minutes on two cores, one thread each.
 #
 #   bash benchmarks/bundled.sh OUT DATA OLD
 #

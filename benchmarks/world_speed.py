@@ -62,8 +62,8 @@ class WorldSpeed:
         result["kinds"] = [self._measure((112, 112), kind) for kind in KINDS]
         result["sizes"] = [self._measure(size, "any") for size in self.sizes]
         result["streams"] = [_measure_stream(kind, self.device) for kind in KINDS[1:]]
-        result |= {"load": os.getloadavg()[0], "machine": describe(), "code": code_version()}
-        result["device"] = self.device
+        result |= {"load": os.getloadavg()[0], "machine": describe(self.device)}
+        result["code"] = code_version()
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self.out.write_text(json.dumps(result, indent=1) + "\n")
         if self.device == "cpu":

@@ -46,8 +46,9 @@ class SharedMuon(torch.optim.Muon):
         ]
         for matrix, gradient in theirs:
             state = self.state[matrix]
-            momentum = state.setdefault("momentum_buffer", torch.zeros_like(gradient))
-            momentum.lerp_(gradient, 1 - self.param_groups[0]["momentum"])
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(gradient)
+            state["momentum_buffer"].lerp_(gradient, 1 - self.param_groups[0]["momentum"])
             matrix.grad = None  # nothing to do for Muon
         loss = super().step(closure)
         for matrix, gradient in theirs:
@@ -57,10 +58,7 @@ class SharedMuon(torch.optim.Muon):
         return loss
 
 
-MOMENTS = {
-    torch.optim.AdamW: "exp_avg",
-    SharedMuon: "momentum_buffer",
-}
+MOMENTS = {torch.optim.AdamW: "exp_avg", SharedMuon: "momentum_buffer"}
 """What each optimiser cannot go on without."""
 
 
